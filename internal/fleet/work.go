@@ -75,7 +75,7 @@ func (l *Load) waiting() int64 {
 // Live.aside are the requests beyond ours, or -1 where there is no count, and the
 // pending tokens beyond ours; where the report has only the number of prompts that
 // wait, these as a negative number. Live.kv is the part of the KV cache that is not
-// of our tokens, and that which a token takes; a part of -1 or less is unknown.
+// of our tokens, and that which a token takes; -1 and 0 where nothing is known of it.
 func (l *Live) takeTokens(load *Load, beyond float64, counted bool) {
 	others := l.otherRouters()
 	waits := -min(beyond, float64(load.waiting()))
@@ -95,8 +95,11 @@ func (l *Live) takeTokens(load *Load, beyond float64, counted bool) {
 		each = 1 / float64(holds)
 	}
 	used := 0.
-	if !math.IsNaN(load.KVCacheUsage) {
+	switch {
+	case !math.IsNaN(load.KVCacheUsage):
 		used = load.KVCacheUsage - float64(l.Tokens()+others.Tokens)*each
+	case each == 0:
+		used = -1
 	}
 	l.kv.Store(pair(used, each))
 }
@@ -107,7 +110,7 @@ type Burden struct {
 	Ahead    float64 // weight of their prompts whose first token has not been seen, in tokens
 	Beyond   float64 // requests beyond those by the last report; below 0: it has no count
 	Waiting  float64 // weight of the prompts beyond those, in tokens
-	KV       float64 // the part of the KV cache that is used with one prompt more, 0 and up
+	KV       float64 // the part of the KV cache that is used with one prompt more, 0 and up; below 0: nothing is known of it
 }
 
 // Burden estimates what the head has to do before and beside a prompt of so many
@@ -125,7 +128,9 @@ func (l *Live) Burden(b *Burden, tokens, usual float64) (own bool) {
 	}
 	b.Beyond, b.Waiting = unpair(l.aside.Load())
 	used, each := unpair(l.kv.Load())
-	b.KV = max(used+(there+tokens)*each, 0)
+	if b.KV = used; each > 0 {
+		b.KV = max(used+(there+tokens)*each, 0)
+	}
 	if b.Waiting < 0 {
 		b.Waiting *= -usual
 	}

@@ -108,6 +108,21 @@ func TestTheUseOfTheKVCache(t *testing.T) {
 	near("two ended", 0.5)
 }
 
+// A cache of which nothing is known is not an empty one.
+func TestAKVCacheMayBeUnknown(t *testing.T) {
+	l := withWork(2)
+	load := UnknownLoad()
+	l.TakeReport(&load, someTime, 0, time.Second, 1)
+	if kv := burden(l, 1000, 1).KV; kv >= 0 {
+		t.Errorf("of an unknown cache %v is used", kv)
+	}
+	load.KVCacheUsage = 0
+	l.TakeReport(&load, someTime, 0, time.Second, 2)
+	if kv := burden(l, 1000, 1).KV; kv != 0 {
+		t.Errorf("of an empty cache of unknown size %v is used", kv)
+	}
+}
+
 // Where whole answers come, the pending tokens of a report stand in for ours.
 func TestWholeAnswersShowNoFirstTokens(t *testing.T) {
 	l := withWork(2)

@@ -137,6 +137,30 @@ func TestAnImpossibleLengthIsNotWhatIsUsual(t *testing.T) {
 	}
 }
 
+// A head that reports nothing of its KV cache is taken to use as much of it as the
+// others, and gets its share.
+func TestAHeadWithoutAReportOfItsCacheGetsItsShare(t *testing.T) {
+	for _, name := range []string{"adaptive", "slo"} {
+		w := newWorld(t, nil)
+		caller(w)
+		load := fleet.UnknownLoad()
+		load.KVCacheUsage = 0.9
+		for _, id := range []string{"a", "b", "c"} {
+			if lease := w.head(id, "us", nil); id != "c" {
+				_, err := w.fleet.Report(id, fleet.StatusReport{Epoch: lease.Epoch, Status: fleet.StatusActive, Load: load})
+				check(t, err)
+			}
+		}
+		got := map[string]int{}
+		for range 150 {
+			got[w.decide(strategy.Request{Strategy: name, InputTokens: 1500}).Head.ID]++
+		}
+		if got["c"] > 52 {
+			t.Errorf("%s: %v; want a third at c", name, got)
+		}
+	}
+}
+
 // Heads that never have what is promised are chosen by load alone.
 func TestWhatIsNotDeliveredIsNotTrusted(t *testing.T) {
 	w := newWorld(t, nil)

@@ -101,7 +101,7 @@ func (in *Input) See(h *fleet.Head) Seen {
 	h.Live.Burden(&b, tokens, pace.usual())
 	s := Seen{
 		Head: h, Ahead: b.Ahead + b.Waiting, Uncached: in.unknown(h, tokens), Requests: b.Requests + max(b.Beyond, 0),
-		KV: b.KV, Slower: pace.Slower(h),
+		KV: max(b.KV, 0), Slower: pace.Slower(h),
 	}
 	s.Predicted = pace.predict(h, s.Ahead+pace.Weigh(tokens, in.Uncached(h, tokens)), float64(h.Live.Tokens())+tokens)
 	return s

@@ -72,6 +72,7 @@ type weighing struct {
 	share  float64 // our part of all requests; see others
 	beyond float64 // requests beyond ours, the mean of the heads that report
 	wait   float64 // weight of the prompts of those
+	kv     float64 // the part of the KV cache that is used, the mean of the heads that say
 	each   float64 // weight of the prompts ahead for each request of ours, in tokens
 	kappa  float64 // the mean predicted wait of the tier in s, within the limit of the strategy
 	least  float64 // requests / weight of the least loaded head of the tier that takes the request
@@ -123,7 +124,7 @@ func weigh(in *Input, what wants, among []int32) *weighing {
 // weight of the prompts ahead, by the time that they take.
 func (w *weighing) sum() (wait float64) {
 	w.own = true
-	ahead, requests, reports := 0., 0., 0.
+	ahead, requests, reports, caches := 0., 0., 0., 0.
 	for j := range w.heads {
 		i, h := w.place(j), &w.heads[j]
 		own := w.begin(h, w.r.Lives[i], w.r.Numbers[i], w.r.Weights[i])
@@ -136,7 +137,12 @@ func (w *weighing) sum() (wait float64) {
 			w.beyond += h.Beyond
 			w.wait += h.Waiting
 		}
+		if h.KV >= 0 {
+			caches++
+			w.kv += h.KV
+		}
 	}
+	w.kv /= max(caches, 1)
 	n := float64(len(w.heads))
 	if w.share = 1; reports > 0 {
 		w.beyond, w.wait = w.beyond/reports, w.wait/reports
@@ -165,6 +171,9 @@ func (w *weighing) finish(in *Input, h *weighed, of *fleet.Head, l *fleet.Live, 
 		beyond, waiting = w.beyond+(beyond-w.beyond)*trust, w.wait+(waiting-w.wait)*trust
 	}
 	h.requests, h.ahead = h.Requests+w.share*beyond, h.Ahead+w.share*waiting
+	if h.KV < 0 {
+		h.KV = w.kv
+	}
 	if slowStart := l.SlowStart(in.Now); slowStart > 0 {
 		h.requests += slowStart
 		h.ahead += slowStart * w.each
