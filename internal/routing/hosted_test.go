@@ -14,8 +14,8 @@ import (
 	"headway/internal/strategy"
 )
 
-// hosted are heads that begin to answer each request after their time, however many
-// they have, such as hosted APIs.
+// hosted are heads that begin to answer each request after their time, by its length and
+// however many they have, such as hosted APIs.
 type hosted struct {
 	*world
 	known  *strategy.Known
@@ -51,12 +51,13 @@ func (w *hosted) send(requests int, rate float64) (sent []int, off float64) {
 	observed := 0.
 	for range requests {
 		time.Sleep(time.Duration(w.random.ExpFloat64() / rate * float64(time.Second)))
-		d := w.decide(strategy.Request{InputTokens: 500 + w.random.Int64N(1000)})
+		tokens := 500 + w.random.Int64N(1000)
+		d := w.decide(strategy.Request{InputTokens: tokens})
 		i, err := strconv.Atoi(d.Head.ID)
 		check(w, err)
 		sent[i]++
 		w.heads[i] = d.Head
-		took := time.Duration(float64(w.firsts[i]) * math.Exp(w.noise*w.random.NormFloat64()))
+		took := time.Duration(float64(w.firsts[i]) * (0.5 + float64(tokens)/2000) * math.Exp(w.noise*w.random.NormFloat64()))
 		observed += took.Seconds()
 		off += math.Abs(d.Predicted()/1000 - took.Seconds())
 		w.open.Go(func() {
@@ -83,4 +84,32 @@ func TestTheFirstRequestsMakeNoHeadSlow(t *testing.T) {
 			}
 		}
 	}, half, half, half, half)
+}
+
+// Heads that answer prompts in parallel are compared by how soon they begin, and not by
+// how often they are asked; and when they begin is known, however many they have.
+func TestHostedHeadsAreComparedByWhenTheyBegin(t *testing.T) {
+	const quick, slow = 250 * time.Millisecond, time.Second
+	for _, rate := range []float64{10, 30} {
+		playHosted(t, 0.1, func(w *hosted) {
+			w.send(int(60*rate), rate)
+			sent, off := w.send(int(60*rate), rate)
+			pace := w.known.Pace("m")
+			if ratio := pace.Slower(w.heads[3]) / pace.Slower(w.heads[0]); ratio < 3 || ratio > 6 || off > 0.15 {
+				t.Errorf("at %v/s a head that takes four times as long is taken to take %.1f times as long; what is expected is off by %.2f", rate, ratio, off)
+			}
+			if sent[0] < 2*sent[3] || sent[3] == 0 {
+				t.Errorf("at %v/s %v requests went to heads of 1/4, 1/4, 1 and 1 s", rate, sent)
+			}
+		}, quick, quick, slow, slow)
+		playHosted(t, 0.1, func(w *hosted) {
+			w.send(int(60*rate), rate)
+			sent, off := w.send(int(60*rate), rate)
+			for i := range sent {
+				if share := float64(sent[i]) / (15 * rate); share < 0.8 || share > 1.2 || off > 0.15 {
+					t.Errorf("at %v/s %v requests went to equal heads; what is expected is off by %.2f", rate, sent, off)
+				}
+			}
+		}, slow, slow, slow, slow)
+	}
 }

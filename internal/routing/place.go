@@ -125,7 +125,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
 		At: in.Now, ttl: milliseconds(cmp.Or(in.Request.TTL, r.o.ReservationTTL)), caller: in.Request.Caller,
-		work: s.work, predicted: float32(in.Predict(s.picks[i].Head)),
+		work: s.work, predicted: float32(in.Predict(s.picks[i].Head, s.work)),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,

@@ -24,6 +24,18 @@ const (
 
 func (f *leastSquares) init() { f.coefficients = [paceTerms]float64{0.02, usualToken} }
 
+// restart forgets all samples, and keeps the coefficients until there are others.
+func (f *leastSquares) restart() { *f = leastSquares{coefficients: f.coefficients} }
+
+func (f *leastSquares) model() *paceModel {
+	c := &f.coefficients
+	m := &paceModel{base: c[0], token: c[1], beside: c[3]}
+	if c[1] > 0 {
+		m.attention = c[2] / c[1]
+	}
+	return m
+}
+
 func (f *leastSquares) predict(x *[paceTerms]float64) float64 {
 	sum := 0.
 	for i := range x {

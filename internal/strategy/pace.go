@@ -14,11 +14,12 @@ import (
 //
 // What is measured is the time in which a head was busy with prompts: from the first
 // token before this one, or from when the prompt came to a head that had none
-// ahead. Unlike the time to first token it has no wait in it, so that a busy head is
-// not taken for a slow one. It is explained by the tokens that were computed, the
-// attention over their context, and the tokens of what is decoded beside them, with
-// least squares over all heads of the pool that forget. A head's speed is the ratio of
-// what it took to what the pool takes for the same; of those ratios only as much
+// ahead. Unlike the time to the first token it has no wait in it, so that a busy head is
+// not taken for a slow one. Where prompts are computed in parallel it is the time to the
+// first token, which has none either; see delay. It is explained by the tokens that were
+// computed, the attention over their context, and the tokens of what is decoded beside
+// them, with least squares over all heads of the pool that forget. A head's speed is the
+// ratio of what it took to what the pool takes for the same; of those ratios only as much
 // counts as they differ by more than chance.
 type Pace struct {
 	heads  atomic.Pointer[[]*headPace] // by number
@@ -29,9 +30,10 @@ type Pace struct {
 	firsts observed // at all heads, and so are
 	wholes observed
 
-	mu     sync.Mutex
-	fit    leastSquares
-	looked time.Time // when speeds were last compared
+	mu       sync.Mutex
+	fit      leastSquares
+	parallel bool      // prompts are computed in parallel, unless more is known of a head
+	looked   time.Time // when speeds were last compared
 }
 
 // paceModel is how long the heads of the pool take: the coefficients of the fit, in s.
@@ -45,6 +47,7 @@ type paceModel struct {
 // headPace is what is known of one head.
 type headPace struct {
 	mark  atomic.Int64 // until when its time is accounted for, in ns after paceZero
+	delay delay
 	times times
 
 	instance  uint64
@@ -172,6 +175,22 @@ func (p *Pace) speeds() speeds {
 	return *p.slower.Load()
 }
 
+// burden is what delays a prompt of so many tokens at the head, and what is there beside
+// it.
+func (p *Pace) burden(h *fleet.Head, tokens, usual float64) (b fleet.Burden) {
+	h.Live.Burden(&b, tokens, usual)
+	if p.parallelAt(h) {
+		b.Ahead, b.Waiting = 0, 0
+	}
+	return b
+}
+
+// parallelAt reports whether what is ahead at the head delays nothing.
+func (p *Pace) parallelAt(h *fleet.Head) bool {
+	list := p.list()
+	return h.Number < len(list) && list[h.Number].delay.parallel.Load()
+}
+
 // list is what is known of heads by their numbers.
 func (p *Pace) list() []*headPace {
 	if p == nil {
@@ -207,9 +226,11 @@ func (p *Pace) head(number int) *headPace {
 
 // placed notes that a prompt came to the head.
 func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
-	if h.Live.OwnPending() <= int64(w.Pending) {
-		p.head(h.Number).mark.Store(int64(now.Sub(paceZero)))
+	head, ahead, at := p.head(h.Number), h.Live.OwnPending()-int64(w.Pending), int64(now.Sub(paceZero))
+	if ahead <= 0 {
+		head.mark.Store(at)
 	}
+	head.delay.follow(at, float64(max(ahead, 0)), at-head.mark.Load())
 	if w.Tokens > 0 {
 		mean := p.usual()
 		if p.tokens.Load() == 0 {
@@ -230,13 +251,18 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	}
 	was := head.mark.Swap(now)
 	if head.instance != h.Instance {
-		head.instance, head.took, head.predicted, head.n, head.residual = h.Instance, 0, 0, 0, 0
-		p.speeds()[h.Number].Store(0)
+		head.instance = h.Instance
+		p.forget(h.Number)
+		head.delay.forget()
 	}
 	if was == 0 || was > now {
 		return
 	}
 	took := min(time.Duration(now-was), after).Seconds()
+	head.delay.learn(now-int64(after), after, float64(w.Pending), took)
+	if head.delay.parallel.Load() {
+		took = after.Seconds()
+	}
 	u := float64(w.New)
 	if !p.Trusted() {
 		u = float64(w.Tokens)
@@ -244,9 +270,8 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	context := float64(w.Tokens) - u
 	x := [paceTerms]float64{1, u, u * (context + u/2), float64(h.Live.Tokens())}
 	predicted := p.fit.predict(&x)
-	if p.fit.add(&x, took/p.Slower(h)) && p.fit.coefficients[1] > 0 {
-		c := &p.fit.coefficients
-		p.model.Store(&paceModel{base: c[0], token: c[1], attention: c[2] / c[1], beside: c[3]})
+	if p.fit.add(&x, took/p.Slower(h)) && (p.fit.coefficients[1] > 0 || p.parallel) {
+		p.model.Store(p.fit.model())
 	}
 	if p.fit.n < fitLeast { // what was predicted is a guess
 		return
@@ -259,8 +284,16 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	head.at = at
 	if at.Sub(p.looked) >= paceEvery || at.Before(p.looked) {
 		p.looked = at
+		p.sort()
 		p.compare(at)
 	}
+}
+
+// forget forgets how fast the head of a number is.
+func (p *Pace) forget(number int) {
+	h := p.list()[number]
+	h.took, h.predicted, h.n, h.residual = 0, 0, 0, 0
+	p.speeds()[number].Store(0)
 }
 
 // leastSamples of a head are too few to say how fast it is.

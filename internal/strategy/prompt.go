@@ -97,8 +97,7 @@ type Seen struct {
 // See looks at a head.
 func (in *Input) See(h *fleet.Head) Seen {
 	pace, tokens := in.Recalled.Pace, in.Tokens()
-	var b fleet.Burden
-	h.Live.Burden(&b, tokens, pace.usual())
+	b := pace.burden(h, tokens, pace.usual())
 	s := Seen{
 		Head: h, Ahead: b.Ahead + b.Waiting, Uncached: in.unknown(h, tokens), Requests: b.Requests + max(b.Beyond, 0),
 		KV: max(b.KV, 0), Slower: pace.Slower(h),
@@ -108,15 +107,14 @@ func (in *Input) See(h *fleet.Head) Seen {
 }
 
 // Predict estimates the time to the first token at the head in ms, where the
-// request is placed; NaN while too little is known of the pool.
-func (in *Input) Predict(h *fleet.Head) float64 {
+// request is placed with that work; NaN while too little is known of the pool.
+func (in *Input) Predict(h *fleet.Head, w fleet.Work) float64 {
 	pace := in.Recalled.Pace
 	if pace == nil {
 		return math.NaN()
 	}
-	var b fleet.Burden
-	h.Live.Burden(&b, 0, pace.usual())
-	return pace.predict(h, b.Ahead+b.Waiting, float64(h.Live.Tokens()))
+	b := pace.burden(h, 0, pace.usual())
+	return pace.predict(h, max(b.Ahead+b.Waiting, float64(w.Pending)), float64(h.Live.Tokens()))
 }
 
 // Blocks are the keys of the blocks of the request's prompt.
