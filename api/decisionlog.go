@@ -76,6 +76,6 @@ type RehearsedFigures struct {
 	Failed    int     `json:"failed"`
 	P50TTFTMs float64 `json:"p50_ttft_ms"`
 	P95TTFTMs float64 `json:"p95_ttft_ms"`
-	Goodput   float64 `json:"goodput"`  // share within the objective
+	Goodput   float64 `json:"goodput"`  // share within the objectives of headway simulate
 	HitRate   float64 `json:"hit_rate"` // share of prompt tokens that were cached
 }

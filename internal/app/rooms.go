@@ -95,7 +95,9 @@ func (a *App) openRouter(ctx context.Context) (err error) {
 	var secret [16]byte
 	_, _ = rand.Read(secret[:]) // it never fails
 	a.known = strategy.NewKnown(strategy.KnownOptions{Secret: secret})
-	if a.effect, err = effectiveness.New(effectiveness.Options{Known: a.known, Metrics: a.metrics}); err != nil {
+	if a.effect, err = effectiveness.New(effectiveness.Options{
+		Known: a.known, Metrics: a.metrics, Objective: effectiveness.Objective(a.config.Objective),
+	}); err != nil {
 		return err
 	}
 	a.router, err = routing.New(routing.Options{

@@ -21,6 +21,7 @@ type Config struct {
 	Discovery []DiscoveredHeads // of the configuration file only
 	Decisions Decisions
 	Logged    Logged
+	Objective Objective
 	State     State
 	TLS       TLS
 	Access    Access
@@ -101,6 +102,12 @@ type Decisions struct {
 	MaxTTL         time.Duration
 	ExplainShare   float64
 	Recent         int
+}
+
+// Objective is the time within which a request should have its first token.
+type Objective struct {
+	Least  time.Duration // however short the prompt
+	Factor float64       // of what the prompt takes alone, if that is longer
 }
 
 // Logged bounds the decision log.

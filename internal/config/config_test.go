@@ -82,6 +82,7 @@ func TestDefaults(t *testing.T) {
 		},
 		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
 		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, MaxTTL: time.Hour, ExplainShare: 0.01, Recent: 65536},
+		Objective: config.Objective{Least: 2 * time.Second, Factor: 3},
 		Logged:    config.Logged{Rate: 200, MaxMemory: 32 << 20, MaxBytes: 256 << 20},
 		Proxy: config.Proxy{
 			ProxyLimits: config.ProxyLimits{

@@ -90,12 +90,7 @@ func newTable(c *Config) *table {
 	count.add(t, "decisions.recent", &c.Decisions.Recent, 1<<16, 16, 1<<26,
 		"decisions kept to be read back, rounded up to a power of two; the oldest reservation ends when there are more")
 
-	decimal.add(t, "decision_log.rate", &c.Logged.Rate, 200, 0, 100_000,
-		"decisions a second that the decision log has, beyond which as many are drawn by chance; 0: there is no log")
-	size.add(t, "decision_log.max_memory_bytes", &c.Logged.MaxMemory, 32<<20, 64<<10, 1<<40,
-		"memory for the newest part of the decision log, which it takes as it grows")
-	size.add(t, "decision_log.max_bytes", &c.Logged.MaxBytes, 256<<20, 0, 1<<50,
-		"size of the files of the decision log, decision-log in the data directory, of which the oldest are removed; 0: it is in memory alone")
+	t.measured(c)
 
 	size.add(t, "state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
 		"free space on the disk below which nothing more is written")

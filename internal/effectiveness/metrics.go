@@ -51,7 +51,7 @@ func newMetrics() *metrics {
 	add(promisedTokens, 1, "prefix_promised_tokens_total", "Tokens of prompts that the chosen heads were expected to have cached, of requests for which they said what they had.")
 	add(deliveredTokens, 1, "prefix_delivered_tokens_total", "Tokens of those prompts that they had cached, promised or not.")
 	add(keptTokens, 1, "prefix_kept_tokens_total", "Tokens of headway_strategy_prefix_promised_tokens_total that they had cached.")
-	objective := of("strategy_objective_total", "Decisions by whether their first token came within the objective, 2 s or three times what the prompt takes alone; those whose head failed missed it.", "strategy", "model_type", "result")
+	objective := of("strategy_objective_total", "Decisions by whether their first token came within the objective (effectiveness.objective); those whose head failed missed it.", "strategy", "model_type", "result")
 	m.sums = append(m.sums, sum{objective, met, 1, []string{"met"}}, sum{objective, missed, 1, []string{"missed"}})
 	shadow := func(k kind, unit float64, name, help string) {
 		m.shadows = append(m.shadows, sum{of("shadow_"+name, help, "strategy", "model_type", "shadow"), k, unit, nil})

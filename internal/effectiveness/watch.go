@@ -25,13 +25,13 @@ type Options struct {
 	Known     *strategy.Known       // required; of the router that is watched
 	Metrics   prometheus.Registerer // required
 	Now       func() time.Time
-	Objective Objective
+	Objective Objective // zero: 2 s and 3
 }
 
 // Objective is the time within which a request should have its first token.
 type Objective struct {
-	Least  time.Duration // however short the prompt; 0: 2 s
-	Factor float64       // of what a head without other requests is expected to take, nothing of the prompt cached; 0: 3
+	Least  time.Duration // however short the prompt
+	Factor float64       // of what a head without other requests is expected to take, nothing of the prompt cached
 }
 
 // maxCells bounds the pairs of strategy and model type with counts of their own, and
@@ -63,8 +63,7 @@ func New(o Options) (*Watch, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.Objective.Least = cmp.Or(o.Objective.Least, 2*time.Second)
-	o.Objective.Factor = cmp.Or(o.Objective.Factor, 3)
+	o.Objective = cmp.Or(o.Objective, Objective{2 * time.Second, 3})
 	w := &Watch{o: o, metrics: newMetrics()}
 	w.cells.Store(&map[key]*cell{})
 	return w, o.Metrics.Register(w)

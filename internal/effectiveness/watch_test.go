@@ -40,6 +40,12 @@ type world struct {
 // play runs test with heads of the model type m, on fake time.
 func play(t *testing.T, heads int, test func(*world)) {
 	t.Helper()
+	playWith(t, heads, effectiveness.Objective{}, test)
+}
+
+// playWith is play with an objective.
+func playWith(t *testing.T, heads int, objective effectiveness.Objective, test func(*world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
 			T: t, metrics: prometheus.NewRegistry(), random: rand.New(rand.NewPCG(1, 2)),
@@ -51,7 +57,7 @@ func play(t *testing.T, heads int, test func(*world)) {
 		w.fleet, err = registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: w.metrics, Log: log, Lease: lease})
 		w.check(err)
 		w.check(w.fleet.Load(t.Context()))
-		w.watch, err = effectiveness.New(effectiveness.Options{Known: w.known, Metrics: w.metrics})
+		w.watch, err = effectiveness.New(effectiveness.Options{Known: w.known, Metrics: w.metrics, Objective: objective})
 		w.check(err)
 		w.router, err = routing.New(routing.Options{
 			Fleet: w.fleet, Policies: memstore.New(), Events: events, Metrics: w.metrics, Log: log, Seed: 1,
@@ -315,22 +321,32 @@ func TestTheTimeOfAWholeAnswerIsNoFirstToken(t *testing.T) {
 // Long prompts have more time for their first token, by what a head without other
 // requests takes.
 func TestTheObjectiveGrowsWithThePrompt(t *testing.T) {
-	play(t, 2, func(w *world) {
-		w.traffic("adaptive", 200)
-		took := func(tokens int64, ms float64) (met bool) {
-			before := w.watch.Report(time.Hour, "")["adaptive"]
-			d, err := w.router.Decide(&strategy.Request{ModelType: "m", Strategy: "adaptive", InputTokens: tokens})
-			w.check(err)
-			w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: ms, CachedTokens: fleet.Unknown})
-			return w.watch.Report(time.Hour, "")["adaptive"].Met > before.Met
-		}
-		if !took(1000, 1999) || took(1000, 2001) {
-			t.Error("a short prompt has 2 s")
-		}
-		if !took(100_000, 2.5*5000) || took(100_000, 4*5000) { // of which one takes 5 s
-			t.Error("a long prompt has three times what it takes alone")
-		}
-	})
+	for _, c := range []struct {
+		objective     effectiveness.Objective
+		met, missed   float64 // ms, of a short prompt
+		long, tooLong float64 // of one that takes 5 s alone
+	}{
+		{effectiveness.Objective{}, 1999, 2001, 2.5 * 5000, 4 * 5000},
+		{effectiveness.Objective{Least: 500 * time.Millisecond, Factor: 6}, 499, 501, 5 * 5000, 7 * 5000},
+		{effectiveness.Objective{Least: 500 * time.Millisecond}, 499, 501, 499, 501},
+	} {
+		playWith(t, 2, c.objective, func(w *world) {
+			w.traffic("adaptive", 200)
+			took := func(tokens int64, ms float64) (met bool) {
+				before := w.watch.Report(time.Hour, "")["adaptive"]
+				d, err := w.router.Decide(&strategy.Request{ModelType: "m", Strategy: "adaptive", InputTokens: tokens})
+				w.check(err)
+				w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: ms, CachedTokens: fleet.Unknown})
+				return w.watch.Report(time.Hour, "")["adaptive"].Met > before.Met
+			}
+			if !took(1000, c.met) || took(1000, c.missed) {
+				t.Errorf("%+v: a short prompt has %v ms", c.objective, c.met)
+			}
+			if !took(100_000, c.long) || took(100_000, c.tooLong) {
+				t.Errorf("%+v: a long prompt has from %v to %v ms", c.objective, c.long, c.tooLong)
+			}
+		})
+	}
 }
 
 // A hundred thousand model types make no more than a bounded number of places to
