@@ -10,6 +10,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/access"
+	"headway/internal/fleet"
 	"headway/internal/routing"
 )
 
@@ -110,6 +111,29 @@ func TestAPromptIsKnownHoweverItComes(t *testing.T) {
 	}
 	if got := p.proxied("/v1/embeddings", `{"model":"m","input":"`+text+`"}`); got.cached != 0 {
 		t.Errorf("embeddings: %+v", got)
+	}
+}
+
+// Answers that are no streams show no first token. A caller that asks again and again
+// between two reports stays where its prompt is all the same.
+func TestWholeAnswersLeaveNothingAhead(t *testing.T) {
+	p := newPlane(t)
+	p.policy("default_strategy: adaptive")
+	idle := fleet.UnknownLoad()
+	idle.InFlight, idle.Queued, idle.PendingPromptTokens = 0, 0, 0
+	for i := range 4 {
+		id := fmt.Sprintf("h%d", i)
+		spec := fleet.Spec{ID: id, Endpoint: p.start(id).URL(), ModelTypes: []string{"m"}, Region: "us"}
+		if _, err := p.fleet.Register(p.Context(), spec, &fleet.StatusReport{Status: fleet.StatusActive, Load: idle}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body := `{"model":"m","max_tokens":2,"messages":[{"role":"user","content":"` + strings.Repeat("How far is it? ", 1000) + `"}]}`
+	first := p.proxied(chatPath, body)
+	for range 5 {
+		if got := p.proxied(chatPath, body); got.head != first.head || got.cached == 0 {
+			t.Errorf("%+v, and %s has the prompt", got, first.head)
+		}
 	}
 }
 
