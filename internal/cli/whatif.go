@@ -193,11 +193,16 @@ func (s *logSource) read(c *call, log *rehearse.Log) (made map[string]int, err e
 	}
 }
 
+// far is how many times what was measured the model of the heads may say before that is
+// pointed out.
+const far = 2
+
 // compare plays each pool under each policy.
 func compare(c *call, log *rehearse.Log, pools []*rehearse.Pool, contenders []contender) (rows []whatIfRow, err error) {
 	for _, p := range pools {
-		if r, ok := p.Measured(); ok {
-			rows = append(rows, whatIfRow{ModelType: p.Model, Policy: "measured", Requests: r.Requests, MeanMs: r.MeanMs, P50Ms: r.P50Ms, P95Ms: r.P95Ms})
+		measured, ok := p.Measured()
+		if ok {
+			rows = append(rows, whatIfRow{ModelType: p.Model, Policy: "measured", Requests: measured.Requests, MeanMs: measured.MeanMs, P50Ms: measured.P50Ms, P95Ms: measured.P95Ms})
 		}
 		for i, with := range contenders {
 			r, unknown, err := log.Play(c.Context(), p, rehearse.Run{Policy: with.policy})
@@ -208,6 +213,9 @@ func compare(c *call, log *rehearse.Log, pools []*rehearse.Pool, contenders []co
 				if i == 0 {
 					c.note("%s: %s\n", p.Model, what)
 				}
+			}
+			if times := r.MeanMs / measured.MeanMs; i == 0 && ok && (times > far || times < 1/far) {
+				c.note("%s: %s takes %.2g times what was measured, so that heads are far from their model: trust no small difference\n", p.Model, with.name, times)
 			}
 			rows = append(rows, whatIfRow{p.Model, with.name, r.Requests, r.Failed, r.MeanMs, r.P50Ms, r.P95Ms, &r.Goodput, &r.HitRate})
 		}
