@@ -37,20 +37,28 @@ const (
 	perEntry  = 6 // heads
 )
 
-// entry is a block and heads that have it: one cache line. Further heads are in
-// further entries, whose keys are made of the first.
+// entry is a block and heads that have it: one cache line. The first heads of a block
+// are in its own entry, each of the others in the further entry of its number, whose key
+// is made of the block's. So a head is found in one of two entries, however many have
+// the block.
 type entry struct {
 	key   atomic.Uint64 // 0: free
-	meta  atomic.Uint64 // how many further entries there are, and the use
+	meta  atomic.Uint64 // which further entries there are, one bit for each, and the use
 	heads [perEntry]atomic.Uint64
 }
 
 // The use of an entry is the number of entries taken until then, in useUnit: the
-// age of what the table forgets. It takes the lower half of entry.meta.
+// age of what the table forgets. It takes the lowest bits of entry.meta.
 const (
-	useUnit   = 256
-	moreShift = 32
+	useUnit = 256
+	useBits = 20
+	useMask = 1<<useBits - 1
 )
+
+// A block has at most so many further entries: with its own they have room for all heads
+// of a pool in which each is looked at for a request, and for the newest of more. The
+// more heads have a block, the less that distinguishes them.
+const furtherEntries = 64 - useBits
 
 // A word of entry.heads is a head's number and a stamp: the tokens that its cache
 // had computed, in stampUnit.
@@ -148,14 +156,17 @@ func (x *Index) grow(number int) *cache {
 	return next[number]
 }
 
-// further is the key of further entry n of a block; of 0 it is the block's own.
-func further(key uint64, n uint64) uint64 {
-	if n > 0 {
-		key = (key ^ n) * 0x9e3779b97f4a7c15
-		key ^= key >> 29
-	}
-	return max(key, 1)
+// ownKey is the key of a block's own entry.
+func ownKey(block uint64) uint64 { return max(block, 1) }
+
+// furtherKey is the key of further entry n of a block.
+func furtherKey(block uint64, n int) uint64 {
+	key := (block ^ uint64(n+1)) * 0x9e3779b97f4a7c15
+	return max(key^key>>29, 1)
 }
+
+// furtherOf is the further entry of the head of a word.
+func furtherOf(word uint64) int { return int((word>>stampBits - 1) / perEntry % furtherEntries) }
 
 func (x *Index) group(key uint64) []entry {
 	at := (key * 0xff51afd7ed558ccd >> 20 & x.mask) * groupSize
@@ -180,6 +191,7 @@ type Found struct {
 	round  uint64
 	more   []int32 // numbers of the heads that have more than the first block, the most first
 	first  []int32 // and of those that have it
+	looked int     // entries with heads that were looked at
 }
 
 // maxBlocks is how many blocks of a prompt are looked at.
@@ -205,7 +217,7 @@ func (f *Found) begin(caches []*cache) {
 		f.depth = append(f.depth, make([]uint64, len(caches)-len(f.depth))...)
 	}
 	f.round++
-	f.more, f.first = f.more[:0], f.first[:0]
+	f.more, f.first, f.looked = f.more[:0], f.first[:0], 0
 }
 
 // Most appends to list the numbers of at most n heads that have some of the prompt,
@@ -232,9 +244,8 @@ func (f *Found) Most(list []int32, n int, random uint64) []int32 {
 	return list
 }
 
-// maxMatched bounds the entries that a Match looks at, and with it what a block costs
-// that thousands of heads have: about 1,500 of them are found, those that have the
-// most first. Beyond manyEntries of a block it is one that many have.
+// maxMatched bounds the entries that a Match looks at, so that those are found that have
+// the most. A block with more than manyEntries further ones is one that many heads have.
 const (
 	maxMatched  = 256
 	manyEntries = 32
@@ -248,11 +259,12 @@ func (x *Index) Match(blocks []uint64, f *Found) {
 	list := *x.caches.Load()
 	f.begin(list)
 	blocks = blocks[:min(len(blocks), maxBlocks)]
-	last := sort.Search(len(blocks), func(i int) bool { return x.find(further(blocks[i], 0)) == nil })
+	last := sort.Search(len(blocks), func(i int) bool { return x.find(ownKey(blocks[i])) == nil })
 	if last == 0 {
 		return
 	}
 	m := matching{x, f, list, maxMatched}
+	defer func() { f.looked = maxMatched - m.left }()
 	many, left := x.many(blocks[0]), math.MaxInt
 	if !many {
 		left = m.block(blocks[0], 1, func(depth uint64) bool { return depth>>16 != f.round })
@@ -269,8 +281,8 @@ func (x *Index) Match(blocks []uint64, f *Found) {
 
 // many reports whether so many heads have the block that they are not counted.
 func (x *Index) many(block uint64) bool {
-	e := x.find(further(block, 0))
-	return e != nil && e.meta.Load()>>moreShift > manyEntries
+	e := x.find(ownKey(block))
+	return e != nil && bits.OnesCount64(e.meta.Load()>>useBits) > manyEntries
 }
 
 // matching is a Match under way.
@@ -284,25 +296,38 @@ type matching struct {
 // block notes so many blocks for the heads that have this one, which is the last of
 // them, if wanted says so of what is noted of them. It returns how many they are.
 func (m *matching) block(block, blocks uint64, wanted func(depth uint64) bool) (heads int) {
-	f := m.found
-	for n := uint64(0); m.left > 0; n++ {
-		e := m.find(further(block, n))
-		if e == nil {
+	e := m.find(ownKey(block))
+	if e == nil {
+		return 0
+	}
+	left := e.meta.Load() >> useBits
+	for m.left > 0 {
+		if m.left--; e != nil {
+			heads += m.entry(e, blocks, wanted)
+		}
+		if left == 0 {
 			break
 		}
-		m.left--
-		for i := range e.heads {
-			word := e.heads[i].Load()
-			number := word>>stampBits - 1
-			if !alive(word, m.list) || !wanted(f.depth[number]) {
-				continue
-			}
-			f.depth[number] = f.round<<16 | blocks
-			if heads++; blocks == 1 {
-				f.first = append(f.first, int32(number))
-			} else {
-				f.more = append(f.more, int32(number))
-			}
+		e = m.find(furtherKey(block, bits.TrailingZeros64(left)))
+		left &= left - 1
+	}
+	return heads
+}
+
+// entry is block for the heads of one entry.
+func (m *matching) entry(e *entry, blocks uint64, wanted func(depth uint64) bool) (heads int) {
+	f := m.found
+	for i := range e.heads {
+		word := e.heads[i].Load()
+		number := word>>stampBits - 1
+		if !alive(word, m.list) || !wanted(f.depth[number]) {
+			continue
+		}
+		f.depth[number] = f.round<<16 | blocks
+		if heads++; blocks == 1 {
+			f.first = append(f.first, int32(number))
+		} else {
+			f.more = append(f.more, int32(number))
 		}
 	}
 	return heads
@@ -327,60 +352,81 @@ func (x *Index) Add(blocks []uint64, number int, instance, tokens uint64) {
 // it takes in, before a block is noted as used again.
 const freshShare = 16
 
-// put notes a head's word at a block: in place of its older one, else where no head
-// is that still has the block, else in a further entry. It does nothing if the older
-// word is nearly as new.
+// put notes a head's word at a block. It does nothing if the older word of the head is
+// nearly as new.
 func (x *Index) put(block, word uint64, c *cache) {
 	list := *x.caches.Load()
-	first := x.take(further(block, 0), list)
-	more := first.meta.Load() >> moreShift
-	e := first
-	for n := uint64(0); ; {
-		noted, fresh := e.note(word, list, c)
-		if fresh && x.usedLately(first) {
-			return
-		}
-		if noted {
-			break
-		}
-		if n++; n > more {
-			if n*perEntry > uint64(len(list)) {
-				return // more than heads: entries were changed meanwhile
-			}
-			more = n
-		}
-		e = x.take(further(block, n), list)
+	own := x.take(ownKey(block), list)
+	e := x.entryOf(own, block, word, list)
+	at := e.place(word, list, e != own)
+	if at < 0 { // another head took the last place meanwhile
+		return
 	}
-	first.meta.Store(more<<moreShift | x.inserted.Load()/useUnit&(1<<moreShift-1))
+	if e.holds(at, word) && c.age(e.heads[at].Load()) < c.capacity.Load()/freshShare && x.usedLately(own) {
+		return
+	}
+	e.heads[at].Store(word)
+	now := x.inserted.Load() / useUnit & useMask
+	meta := own.meta.Load()&^useMask | now
+	if e != own {
+		e.meta.Store(now)
+		meta |= 1 << (useBits + furtherOf(word))
+	}
+	own.meta.Store(meta)
+}
+
+// entryOf is the entry of a block where the head of a word is noted: where it is, else
+// the block's own if that has a free place.
+func (x *Index) entryOf(own *entry, block, word uint64, list []*cache) *entry {
+	at, n := own.place(word, list, false), furtherOf(word)
+	if own.holds(at, word) || at >= 0 && own.meta.Load()>>(useBits+n)&1 == 0 {
+		return own
+	}
+	key := furtherKey(block, n)
+	if at >= 0 {
+		if e := x.find(key); e == nil || !e.holds(e.place(word, list, true), word) {
+			return own
+		}
+	}
+	return x.take(key, list)
 }
 
 // usedLately reports whether the table took in less than a share of what it holds since
 // the entry was used last.
 func (x *Index) usedLately(e *entry) bool {
-	return (uint32(x.inserted.Load()/useUnit)-uint32(e.meta.Load()))*useUnit < uint32(len(x.entries)/freshShare)
+	return x.unused(e)*useUnit < uint64(len(x.entries)/freshShare)
 }
 
-// note writes the word if there is a place for it, and the older one of the same
-// head is not nearly as new.
-func (e *entry) note(word uint64, list []*cache, c *cache) (noted, fresh bool) {
-	free := -1
+// unused is how many entries, in useUnit, were taken since the entry was used last.
+func (x *Index) unused(e *entry) uint64 {
+	return (x.inserted.Load()/useUnit - e.meta.Load()) & useMask
+}
+
+// holds reports whether the word at a place is an older one of the same head.
+func (e *entry) holds(at int, word uint64) bool {
+	return at >= 0 && e.heads[at].Load()>>stampBits == word>>stampBits
+}
+
+// place is where the head of a word is, else a free place, else, if one has to give way,
+// that of the head that has computed most since; -1: there is none.
+func (e *entry) place(word uint64, list []*cache, giveWay bool) int {
+	at, most := -1, uint64(0)
 	for i := range e.heads {
 		old := e.heads[i].Load()
-		switch {
-		case old>>stampBits == word>>stampBits:
-			if c.age(old) < c.capacity.Load()/freshShare {
-				return true, true
+		if old>>stampBits == word>>stampBits {
+			return i
+		}
+		age := uint64(math.MaxUint64)
+		if alive(old, list) {
+			if age = list[old>>stampBits-1].age(old) + 1; !giveWay {
+				continue
 			}
-			e.heads[i].Store(word)
-			return true, false
-		case free < 0 && !alive(old, list):
-			free = i
+		}
+		if age > most {
+			at, most = i, age
 		}
 	}
-	if free >= 0 {
-		e.heads[free].Store(word)
-	}
-	return free >= 0, false
+	return at
 }
 
 func alive(word uint64, list []*cache) bool {
@@ -392,14 +438,13 @@ func alive(word uint64, list []*cache) bool {
 // head has any more, or the one that was used least lately.
 func (x *Index) take(key uint64, list []*cache) *entry {
 	group := x.group(key)
-	now := uint32(x.inserted.Load() / useUnit)
 	victim, oldest := 0, int64(-1)
 	for i := range group {
 		e := &group[i]
 		if e.key.Load() == key {
 			return e
 		}
-		age := int64(now - uint32(e.meta.Load()))
+		age := int64(x.unused(e))
 		if e.key.Load() == 0 || !e.alive(list) {
 			age = 1 << 32
 		}
@@ -416,7 +461,7 @@ func (x *Index) take(key uint64, list []*cache) *entry {
 	for i := range e.heads {
 		e.heads[i].Store(0)
 	}
-	e.meta.Store(uint64(now))
+	e.meta.Store(x.inserted.Load() / useUnit & useMask)
 	e.key.Store(key)
 	return e
 }

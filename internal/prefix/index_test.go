@@ -117,8 +117,42 @@ func TestABlockOfThousandsOfHeads(t *testing.T) {
 	if slices.Sort(most); !slices.Equal(most, warm) {
 		t.Errorf("%v have the most, want %v", most, warm)
 	}
-	if n := len(x.found.first) + len(x.found.more); n < 1000 || n > maxMatched*perEntry {
+	if n := len(x.found.first) + len(x.found.more); n < 256 || n > (1+furtherEntries)*perEntry {
 		t.Errorf("%d of 3,000 heads were found", n)
+	}
+}
+
+// However many prompts share all but their last block, and however many heads have
+// those, as few entries are looked at and taken as for the first of them.
+func TestWhatAllPromptsShareCostsNoMore(t *testing.T) {
+	for _, c := range []struct{ heads, looked int }{
+		{6, 2},               // of the first block, and of the last that all have
+		{64, 2 * 11},         // and their further ones
+		{10_000, maxMatched}, // where it ends
+	} {
+		x := newHeads(t, 1<<18, c.heads, 1<<40)
+		prompt := chain(1, 31)
+		for i := range uint64(20_000) {
+			prompt[30] = i + 7
+			if i%1000 == 0 {
+				if x.Match(prompt, &x.found); x.found.looked > c.looked {
+					t.Fatalf("%d heads: prompt %d looks at %d entries, want at most %d", c.heads, i, x.found.looked, c.looked)
+				}
+			}
+			x.computes(int(i)%c.heads, 500, prompt...)
+		}
+		if taken, most := x.inserted.Load(), uint64(20_000+30*(1+furtherEntries)); taken > most {
+			t.Errorf("%d heads: %d entries are taken, want at most %d", c.heads, taken, most)
+		}
+		entries := 0
+		for n := range furtherEntries {
+			if x.find(furtherKey(prompt[0], n)) != nil {
+				entries++
+			}
+		}
+		if want := min(furtherEntries, (c.heads-1)/perEntry); entries != want {
+			t.Errorf("%d heads: %d further entries of a block that all have, want %d", c.heads, entries, want)
+		}
 	}
 }
 
