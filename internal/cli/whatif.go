@@ -195,7 +195,7 @@ func (s *logSource) read(c *call, log *rehearse.Log) (made map[string]int, err e
 
 // far is how many times what was measured the model of the heads may say before that is
 // pointed out.
-const far = 2
+const far = 2.
 
 // compare plays each pool under each policy.
 func compare(c *call, log *rehearse.Log, pools []*rehearse.Pool, contenders []contender) (rows []whatIfRow, err error) {
