@@ -111,6 +111,7 @@ type Burden struct {
 	Beyond   float64 // requests beyond those by the last report; below 0: it has no count
 	Waiting  float64 // weight of the prompts beyond those, in tokens
 	KV       float64 // the part of the KV cache that is used with one prompt more, 0 and up; below 0: nothing is known of it
+	Reported bool    // Ahead is that of the last report and of what was sent since, all of it
 }
 
 // Burden estimates what the head has to do before and beside a prompt of so many
@@ -121,6 +122,7 @@ type Burden struct {
 func (l *Live) Burden(b *Burden, tokens, usual float64) (own bool) {
 	there := float64(l.tokens.Load())
 	b.Requests, b.Ahead = float64(l.load.Load()>>1), float64(max(l.pending.Load(), 0))
+	b.Reported = false
 	if o := l.others.Load(); o != nil {
 		there += float64(o.Tokens)
 		b.Requests += float64(o.InFlight)
@@ -146,6 +148,7 @@ func (l *Live) Burden(b *Burden, tokens, usual float64) (own bool) {
 // where no ends are.
 func (l *Live) byReport(b *Burden, report *Report, counts bool, usual float64) {
 	pending := report.PendingPromptTokens != Unknown
+	b.Reported = pending
 	told := float64(max(l.unsent.Load()+l.sent.Load(), 0))
 	if counts {
 		if pending { // what has ended since the report is not ahead any more

@@ -134,7 +134,7 @@ func TestWholeAnswersShowNoFirstTokens(t *testing.T) {
 	load := UnknownLoad()
 	load.InFlight, load.Queued, load.PendingPromptTokens = 2, 0, 300
 	l.TakeReport(&load, someTime, 0, time.Second, 1)
-	if b := burden(l, 0, 100); b.Ahead != 300 || b.Waiting != 0 || l.OwnPending() != 1000 {
+	if b := burden(l, 0, 100); b.Ahead != 300 || b.Waiting != 0 || !b.Reported || l.OwnPending() != 1000 {
 		t.Errorf("300 tokens are reported of the 1,000 that we count: %+v", b)
 	}
 	l.TryAcquire(0, Work{Tokens: 500, Pending: 500})

@@ -74,7 +74,7 @@ func play(t testing.TB, l *rehearse.Log, run rehearse.Run) rehearse.Result {
 // A policy that knows caches and speeds does better on a log where both matter, and a
 // play is the same each time.
 func TestAnotherPolicyIsCompared(t *testing.T) {
-	l := logged(800, 4, 60*time.Millisecond, 1)
+	l := logged(800, 4, 80*time.Millisecond, 1)
 	before := play(t, l, rehearse.Run{Policy: named(t, "round_robin")})
 	after := play(t, l, rehearse.Run{Policy: named(t, "adaptive")})
 	if before.Requests != 800 || after.Requests != 800 || before.Failed+after.Failed > 0 {
@@ -114,7 +114,7 @@ func TestAHeadIsDrained(t *testing.T) {
 		}
 		return all[0], nil
 	}
-	l := logged(800, 4, 100*time.Millisecond, 1)
+	l := logged(800, 4, 80*time.Millisecond, 1)
 	r, err := drain(l)
 	if err != nil || r.HeadsLeft != 3 || r.After.P95TTFTMs < r.Before.P95TTFTMs*1.1 || r.Before.Requests != 800 || r.After.Requests != 800 || !r.CarriesLoad {
 		t.Errorf("%+v, %v", r, err)

@@ -104,7 +104,7 @@ func (d *Decision) ended(o *Outcome, how fleet.Ending, late bool) strategy.End {
 	switch {
 	case d.firstToken.Load() > 0:
 	case o.TTFT > 0:
-		e.First = time.Duration(o.TTFT * float64(time.Millisecond))
+		e.First, e.Told = max(time.Duration(o.TTFT*float64(time.Millisecond)), 1), true
 	default:
 		e.First = e.Took
 	}

@@ -5,7 +5,7 @@ import "headway/internal/strict"
 var adaptiveSpec = Spec{
 	Name:    "adaptive",
 	Summary: "The head that begins to answer first: by the prompt tokens ahead of the request and those of its own that the head has not cached, by the head's speed, its requests, and the room in its KV cache.",
-	Formula: "argmin slower · (ahead + (1 + κ) · uncached) / weight · (requests / weight + batch) · (1 + kv²); kv = (tokens there + prompt) / kv_capacity; κ = mean predicted wait in s, at most wait_limit",
+	Formula: "argmin slower · (ahead + (1 + κ) · uncached) / weight · (requests / weight + batch) · (1 + kv²); kv = (tokens there + prompt) / kv_capacity; κ = mean predicted wait in s, at most wait_limit; a prompt's work is its tokens, the attention over them, and what each prompt takes besides",
 	Use:     "For heads that serve language models: what a request costs there is its prompt, and what of it is cached. It needs to know of prompts: the data plane reads them, a decision says `prompt`, `prefix_hashes` or at least `input_tokens`. It loses where prompts say nothing of the work, as with images or speech, where [`least_loaded`](#least_loaded) knows as much; and where a prompt is far longer than the others, a head without any may be worth a longer wait than it grants.",
 	Parameters: []Parameter{
 		{

@@ -22,16 +22,17 @@ const (
 	fitRidge   = 1e-6
 )
 
-func (f *leastSquares) init() { f.coefficients = [paceTerms]float64{0.02, usualToken} }
+func (f *leastSquares) init() { f.coefficients = [paceTerms]float64{usualBase, usualToken} }
 
 // restart forgets all samples, and keeps the coefficients until there are others.
 func (f *leastSquares) restart() { *f = leastSquares{coefficients: f.coefficients} }
 
 func (f *leastSquares) model() *paceModel {
 	c := &f.coefficients
-	m := &paceModel{base: c[0], token: c[1], beside: c[3]}
+	m := &paceModel{rest: c[0], token: c[1], beside: c[3]}
 	if c[1] > 0 {
-		m.attention = c[2] / c[1]
+		m.attention, m.each = c[2]/c[1], min(c[0]/c[1], mostEach)
+		m.rest -= m.each * c[1]
 	}
 	return m
 }

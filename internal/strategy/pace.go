@@ -27,6 +27,7 @@ type Pace struct {
 	model  atomic.Pointer[paceModel]   // nil: nothing is known yet
 	tokens atomic.Uint64               // of a prompt, the mean, as bits
 	caches caches
+	told   number   // tokens a second that heads compute, by times to the first token that were reported with the outcome; 0: none was
 	firsts observed // at all heads, and so are
 	wholes observed
 
@@ -38,7 +39,8 @@ type Pace struct {
 
 // paceModel is how long the heads of the pool take: the coefficients of the fit, in s.
 type paceModel struct {
-	base      float64 // for each prompt
+	each      float64 // tokens that each prompt weighs beside its own
+	rest      float64 // for a prompt, beyond those
 	token     float64 // for each token computed
 	attention float64 // tokens for each pair of a token and one that it attends to
 	beside    float64 // for each token at the head
@@ -46,7 +48,8 @@ type paceModel struct {
 
 // headPace is what is known of one head.
 type headPace struct {
-	mark  atomic.Int64 // until when its time is accounted for, in ns after paceZero
+	left  atomic.Uint64 // where first tokens are not seen: a leftover
+	mark  atomic.Int64  // until when its time is accounted for, in ns after paceZero
 	delay delay
 	times times
 
@@ -84,6 +87,8 @@ const (
 	mostRatio   = 5.
 	usualPrompt = 1024.     // tokens, before any prompt is known
 	usualToken  = 1. / 15e3 // s, before any time is known
+	usualBase   = 0.02      // s, for each prompt
+	mostEach    = 1024.     // tokens that a prompt weighs beside its own
 )
 
 var paceZero = time.Unix(0, 0)
@@ -113,19 +118,22 @@ func (p *Pace) perToken() float64 {
 		if m := p.model.Load(); m != nil {
 			return m.token
 		}
+		if told := p.told.get(); told > 0 {
+			return 1 / told
+		}
 	}
 	return usualToken
 }
 
 // Weigh is what computing the last tokens of a prompt weighs, in tokens without
-// attention: each attends to all before it.
+// attention: each attends to all before it, and each prompt takes some time of its own.
 func (p *Pace) Weigh(tokens, uncached float64) float64 {
 	if p != nil {
 		if m := p.model.Load(); m != nil {
-			return uncached + m.attention*uncached*(tokens-uncached/2)
+			return m.each + uncached + m.attention*uncached*(tokens-uncached/2)
 		}
 	}
-	return uncached
+	return usualBase/usualToken + uncached
 }
 
 // predict is the time to the first token in ms with so much ahead, the prompt
@@ -135,7 +143,7 @@ func (p *Pace) predict(h *fleet.Head, ahead, tokens float64) float64 {
 		return math.NaN()
 	}
 	m := p.model.Load()
-	return 1000 * p.Slower(h) * (m.base + m.token*ahead + m.beside*tokens)
+	return 1000 * p.Slower(h) * (m.rest + m.token*ahead + m.beside*tokens)
 }
 
 // Alone is the time to the first token in ms at a head of the pool's usual speed that
@@ -149,7 +157,7 @@ func (p *Pace) Alone(tokens float64) float64 {
 	if tokens == 0 {
 		tokens = p.usual()
 	}
-	return 1000 * (m.base + m.token*p.Weigh(tokens, tokens) + m.beside*tokens)
+	return 1000 * (m.rest + m.token*p.Weigh(tokens, tokens) + m.beside*tokens)
 }
 
 // Slower is how many times as long as the pool the head takes, 1 while it is not
@@ -177,8 +185,8 @@ func (p *Pace) speeds() speeds {
 
 // burden is what delays a prompt of so many tokens at the head, and what is there beside
 // it.
-func (p *Pace) burden(h *fleet.Head, tokens, usual float64) (b fleet.Burden) {
-	h.Live.Burden(&b, tokens, usual)
+func (p *Pace) burden(h *fleet.Head, tokens, usual float64, clock uint32) (b fleet.Burden) {
+	p.read(&b, h.Live, h.Number, tokens, usual, clock)
 	if p.parallelAt(h) {
 		b.Ahead, b.Waiting = 0, 0
 	}
@@ -224,9 +232,44 @@ func (p *Pace) head(number int) *headPace {
 	return next[number]
 }
 
+// read is fleet.Live.Burden, and by the clock where first tokens are not seen.
+func (p *Pace) read(b *fleet.Burden, l *fleet.Live, number int, tokens, usual float64, clock uint32) (own bool) {
+	own = l.Burden(b, tokens, usual)
+	if b.Reported {
+		b.Ahead = p.left(l, number, b.Ahead, clock)
+	}
+	return own
+}
+
+// leftover is what was left of the prompts ahead of a head at a time, in tokens, and
+// that time by fleet.Clock.
+func leftover(tokens float64, at uint32) uint64 {
+	return uint64(math.Float32bits(float32(tokens)))<<32 | uint64(at)
+}
+
+// left is what is left of the prompts ahead of a head, where no first token shows it:
+// what was reported or left before, less what the head computes in the time since.
+func (p *Pace) left(l *fleet.Live, number int, ahead float64, clock uint32) float64 {
+	report, list := l.Report(), p.list()
+	if report == nil || number >= len(list) {
+		return ahead
+	}
+	most, at := ahead, fleet.Clock(report.At)
+	if word := list[number].left.Load(); word != 0 && int32(uint32(word)-at) >= 0 {
+		ahead, at = float64(math.Float32frombits(uint32(word>>32))), uint32(word)
+	}
+	since := float64(max(int32(clock-at), 0)) / 1000
+	return min(max(ahead-since/(p.perToken()*p.speeds().of(number)), 0), most)
+}
+
 // placed notes that a prompt came to the head.
 func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
 	head, ahead, at := p.head(h.Number), h.Live.OwnPending()-int64(w.Pending), int64(now.Sub(paceZero))
+	var b fleet.Burden
+	if h.Live.Burden(&b, 0, 1); b.Reported {
+		clock, ours := fleet.Clock(now), float64(w.Pending)
+		head.left.Store(leftover(p.left(h.Live, h.Number, max(b.Ahead-ours, 0), clock)+ours, clock))
+	}
 	if ahead <= 0 {
 		head.mark.Store(at)
 	}
@@ -294,6 +337,35 @@ func (p *Pace) forget(number int) {
 	h := p.list()[number]
 	h.took, h.predicted, h.n, h.residual = 0, 0, 0, 0
 	p.speeds()[number].Store(0)
+}
+
+// Of speeds that are reported so a high one counts: others have waits in them.
+const (
+	toldFaster = 1. / 8   // of the difference to a higher one
+	toldSlower = 1. / 512 // and to a lower one
+)
+
+// firstTold learns from a time to the first token that came with the outcome.
+func (p *Pace) firstTold(w fleet.Work, cached int64, after time.Duration) {
+	computed := float64(w.New)
+	if cached != fleet.Unknown {
+		computed = float64(int64(w.Tokens) - cached)
+	}
+	if computed <= 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, told := computed/after.Seconds(), p.told.get()
+	switch {
+	case told == 0:
+		told = now
+	case now > told:
+		told += (now - told) * toldFaster
+	default:
+		told += (now - told) * toldSlower
+	}
+	p.told.set(told)
 }
 
 // leastSamples of a head are too few to say how fast it is.

@@ -200,3 +200,78 @@ func TestTheSizeOfCachesIsLearned(t *testing.T) {
 		t.Errorf("they had less 400 times, and hold %v times what they report", less)
 	}
 }
+
+// reportedHead is one whose answers come whole, and that reports so many pending tokens.
+func reportedHead(pending int64) *fleet.Head {
+	h := &fleet.Head{Number: 0, Instance: 1, Live: new(fleet.Live)}
+	for range 20 {
+		h.Live.TryAcquire(0, fleet.Work{Tokens: 10, Pending: 10})
+		h.Live.Answers(10, true)
+		h.Live.Release(fleet.Work{Tokens: 10})
+	}
+	load := fleet.UnknownLoad()
+	load.InFlight, load.Queued, load.PendingPromptTokens = 0, 0, pending
+	h.Live.TakeReport(&load, noon, 0, time.Second, 0)
+	return h
+}
+
+// Where no first tokens are seen, a head computes what is ahead of it meanwhile, and
+// no more than that.
+func TestWhatWasReportedIsComputedMeanwhile(t *testing.T) {
+	p := newPace()
+	h := reportedHead(0)
+	ahead := func(after time.Duration) float64 {
+		var b fleet.Burden
+		if p.read(&b, h.Live, h.Number, 0, 1, fleet.Clock(noon.Add(after))); !b.Reported {
+			t.Fatal("its own counts stand for what is ahead")
+		}
+		return b.Ahead
+	}
+	place := func(after time.Duration, tokens int32) {
+		w := fleet.Work{Tokens: tokens, New: tokens, Pending: tokens}
+		h.Live.TryAcquire(0, w)
+		p.placed(h, w, noon.Add(after))
+	}
+	// 15,000 tokens a second are usual, before any time is known.
+	place(0, 15_000)
+	place(500*time.Millisecond, 3_000)
+	for _, c := range []struct{ after, want float64 }{{0.5, 10_500}, {1, 3_000}, {1.1, 1_500}, {1.3, 0}, {5, 0}} {
+		if got := ahead(time.Duration(c.after * float64(time.Second))); math.Abs(got-c.want) > 20 {
+			t.Errorf("%.0f tokens are ahead after %v s, want %v", got, c.after, c.want)
+		}
+	}
+	// Time without a prompt does not count for one that comes later.
+	place(10*time.Second, 3_000)
+	if got := ahead(10 * time.Second); math.Abs(got-3_000) > 20 {
+		t.Errorf("%.0f tokens are ahead of the one prompt that just came, want its 3,000", got)
+	}
+}
+
+// Times to the first token that come with outcomes say how fast heads compute, as far
+// as they have no wait in them.
+func TestReportedTimesSayHowFastHeadsAre(t *testing.T) {
+	p := newPace()
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 400 {
+		tokens := 200 + random.Float64()*4000
+		wait := max(0, random.NormFloat64())
+		after := time.Duration((wait + tokens/40e3) * float64(time.Second))
+		p.firstTold(fleet.Work{Tokens: int32(2 * tokens), New: int32(2 * tokens)}, int64(tokens), after)
+	}
+	if rate := 1 / p.perToken(); rate < 25e3 || rate > 41e3 {
+		t.Errorf("heads of 40,000 tokens a second are taken to compute %.0f", rate)
+	}
+}
+
+// Each prompt takes some time of its own, however much of it is cached.
+func TestEachPromptWeighsSomething(t *testing.T) {
+	p := newPace()
+	if w := p.Weigh(1000, 0); w != usualBase/usualToken {
+		t.Errorf("a prompt without a new token weighs %v", w)
+	}
+	e := newEngineLike(1, 1, 1)
+	e.play(1000) // 15 ms and 60 µs a token
+	if w := e.pace.Weigh(1000, 0); w < 100 || w > 400 {
+		t.Errorf("a prompt without a new token weighs %v tokens, want about 250", w)
+	}
+}

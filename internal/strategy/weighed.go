@@ -64,6 +64,7 @@ type weighing struct {
 	heads  []weighed // of those
 	pace   *Pace
 	speeds speeds
+	clock  uint32
 	warm   bool    // which heads have the prompt is known, and to be trusted
 	own    bool    // our own counts of all heads are valid
 	tokens float64 // of the prompt
@@ -99,7 +100,7 @@ func weigh(in *Input, what wants, among []int32) *weighing {
 	in.RecallPrompt()
 	w, pace := &in.weighing, in.Recalled.Pace
 	*w = weighing{
-		r: &in.Tier().Ranked, among: among, heads: w.heads, pace: pace, speeds: pace.speeds(),
+		r: &in.Tier().Ranked, among: among, heads: w.heads, pace: pace, speeds: pace.speeds(), clock: in.clock,
 		warm: in.Recalled.Prompt && pace.Trusted(), tokens: in.Tokens(), usual: pace.usual(),
 	}
 	w.prompt = pace.Weigh(w.tokens, w.tokens)
@@ -157,7 +158,7 @@ func (w *weighing) sum() (wait float64) {
 // begin reads what a head has to do, and whether our own counts say so.
 func (w *weighing) begin(h *weighed, l *fleet.Live, number int32, weight float64) (own bool) {
 	h.slower, h.weight = w.speeds.of(int(number)), weight
-	return l.Burden(&h.Burden, w.tokens, w.usual)
+	return w.pace.read(&h.Burden, l, int(number), w.tokens, w.usual, w.clock)
 }
 
 // finish makes of what a head has to do what costs are made of.
