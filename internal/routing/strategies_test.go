@@ -106,10 +106,15 @@ func TestADecisionIsOneAllocation(t *testing.T) {
 	}
 	w := newWorld(t, nil)
 	w.fill(100)
+	hashes := make([]uint64, 30)
+	for i := range hashes {
+		hashes[i] = uint64(i + 1)
+	}
 	for _, spec := range strategy.Specs() {
 		for name, req := range map[string]strategy.Request{
-			"plain": {ModelType: "m", Strategy: spec.Name},
-			"all":   {ModelType: "m", Strategy: spec.Name, Region: "region-1", SessionKey: "s", Exclude: []string{"head-00001"}},
+			"plain":  {ModelType: "m", Strategy: spec.Name},
+			"all":    {ModelType: "m", Strategy: spec.Name, Region: "region-1", SessionKey: "s", Exclude: []string{"head-00001"}},
+			"prompt": {ModelType: "m", Strategy: spec.Name, PrefixHashes: hashes, PromptBytes: 32 << 10, InputTokens: 8000},
 		} {
 			w.decide(req) // the candidates are remembered from here on
 			n := testing.AllocsPerRun(1000, func() {
