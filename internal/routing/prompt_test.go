@@ -397,3 +397,39 @@ func TestFullRegionsOverflow(t *testing.T) {
 		})
 	}
 }
+
+// A request that says nothing of its prompt goes where its conversation was, the surer
+// the later its turn; one of another conversation, caller or model finds nothing there.
+func TestAConversationGoesWhereItWas(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+		w.head(id, "us", nil)
+	}
+	req := func(id string, turn int64) strategy.Request {
+		return strategy.Request{Strategy: "adaptive", InputTokens: 4000, SessionID: id, Turn: turn}
+	}
+	first := w.done(w.decide(req("c1", 1)), 0)
+	for turn, cached := range map[int64]int32{0: 2000, 1: 2000, 2: 2000, 4: 3000, 40: 3900} {
+		d := w.decide(req("c1", turn))
+		if work := d.Work(); d.Head.ID != first || work.Tokens-work.New != cached {
+			t.Errorf("turn %d goes to %s with %+v, want %s with %d tokens cached", turn, d.Head.ID, work, first, cached)
+		}
+		w.done(d, int64(cached))
+	}
+	scoped := req("c1", 9)
+	scoped.Scope = 3
+	for name, other := range map[string]strategy.Request{"another conversation": req("c2", 9), "another caller": scoped, "no conversation": req(" ", 9)} {
+		d := w.decide(other)
+		if work := d.Work(); work.New != work.Tokens {
+			t.Errorf("%s: %+v", name, work)
+		}
+		w.done(d, 0)
+	}
+	// What is known of the prompt itself counts, and nothing else.
+	hashed := prompt(1, 2, 3, 4)
+	hashed.SessionID, hashed.Turn = "c1", 9
+	if work := w.decide(hashed).Work(); work.New != work.Tokens {
+		t.Errorf("a prompt that no head has: %+v", work)
+	}
+}

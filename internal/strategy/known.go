@@ -17,6 +17,9 @@ import (
 // million tokens in prompts of a few thousand each.
 const usualBlocks = 1 << 18
 
+// conversations tells the block of a conversation from those of prompts.
+const conversations = 0x636f6e7665727365
+
 // KnownOptions are what a Known is made of.
 type KnownOptions struct {
 	Blocks int      // of prompts that are remembered, in 64 bytes each; 0: 262,144
@@ -49,6 +52,9 @@ func (k *Known) Recall(in *Input, what Recall) {
 	in.Recalled.Prompt = true
 	in.Recalled.Pace = k.Pace(in.ModelType)
 	in.blocks = append(in.blocks[:0], in.Request.PrefixHashes...)
+	if in.byConversation() {
+		in.blocks = append(in.blocks, Mix(xxhash.Sum64String(in.Request.SessionID), conversations))
+	}
 	k.apply(in.blocks, in.ModelType, in.Request.Scope, &in.scratch)
 	k.Prompts.Match(in.blocks, &in.found)
 }

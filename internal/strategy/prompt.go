@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"math"
+	"strings"
 
 	"headway/internal/fleet"
 	"headway/internal/prefix"
@@ -45,10 +46,20 @@ func (in *Input) unknown(h *fleet.Head, tokens float64) float64 {
 	return tokens
 }
 
+// byConversation reports whether nothing is known of the prompt but what it continues.
+// The conversation stands for a block then, of which a head that has it has the turns
+// before, as long as each other.
+func (in *Input) byConversation() bool {
+	return len(in.Request.PrefixHashes) == 0 && strings.TrimSpace(in.Request.SessionID) != ""
+}
+
 // covered is how many of the prompt's tokens its first n blocks have that engines take
 // from their caches. They compute the block with the last token again, which has to be
 // computed to begin the answer.
 func (in *Input) covered(n int, tokens float64) float64 {
+	if in.byConversation() {
+		return tokens * (1 - 1/float64(max(in.Request.Turn, 2)))
+	}
 	if each := float64(in.Request.BlockTokens); each > 0 {
 		return each * min(float64(n), math.Ceil(tokens/each)-1)
 	}
@@ -119,7 +130,7 @@ func (in *Input) Predict(h *fleet.Head, w fleet.Work) float64 {
 
 // Blocks are the keys of the blocks of the request's prompt.
 func (in *Input) Blocks() []uint64 {
-	if !in.Recalled.Prompt {
+	if !in.Recalled.Prompt || in.byConversation() {
 		return nil
 	}
 	return in.blocks
