@@ -150,7 +150,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 			c.plan.Strategy.Score(in, scores)
 			for i, h := range heads {
 				if _, scored := costs[h]; !scored || !math.IsInf(scores[i], 1) {
-					costs[h], terms[h] = scores[i], strategy.Terms(c.plan.Strategy, in, i)
+					costs[h], terms[h] = scores[i], strategy.Terms(c.plan.Strategy, in, scores, i)
 				}
 			}
 		}

@@ -41,6 +41,7 @@ func AskShadows(r *Router, req *strategy.Request) func() {
 	s.in.RecallPrompt()
 	return func() {
 		p.Shadows = p.Shadows[:0]
+		s.in.Reweigh()
 		r.shadow(p, &c, s)
 	}
 }

@@ -56,6 +56,7 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 					return i, n
 				}
 			}
+			in.Reweigh()
 		}
 	}
 	return 0, 0

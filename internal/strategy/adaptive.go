@@ -37,7 +37,6 @@ func (s adaptive) cost(w *weighing, h *weighed) float64 {
 }
 
 // Terms implements Explainer.
-func (s adaptive) Terms(in *Input, i int) []Term {
-	w := weigh(in, s.wants(), nil)
-	return w.heads[i].terms(w)
+func (adaptive) Terms(in *Input, _ []float64, i int) []Term {
+	return in.weighing.heads[i].terms(&in.weighing)
 }

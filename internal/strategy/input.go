@@ -92,6 +92,7 @@ func (in *Input) Begin(req *Request, modelType string, now time.Time, seed uint6
 	in.Request, in.Exclude, in.ModelType, in.Now, in.clock = req, req.Exclude, modelType, now, fleet.Clock(now)
 	in.Rand, in.memory, in.session = Rand{seed}, m, session
 	in.At, in.FullOnly, in.Passed, in.Keyless, in.Recalled, in.shadow = 0, false, false, false, Recalled{}, 0
+	in.Reweigh()
 }
 
 // Tier is the tier to choose from.

@@ -36,4 +36,6 @@ func (s latency) seconds(in *Input, list []*headPace, h *fleet.Head) float64 {
 }
 
 // Terms implements Explainer.
-func (s latency) Terms(in *Input, i int) []Term { return timedTerms(s, in, i, "ttft") }
+func (s latency) Terms(in *Input, costs []float64, i int) []Term {
+	return timedTerms(s, in, costs, i, "ttft")
+}

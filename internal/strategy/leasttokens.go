@@ -23,8 +23,8 @@ func (leastTokens) cost(w *weighing, h *weighed) float64 {
 }
 
 // Terms implements Explainer.
-func (leastTokens) Terms(in *Input, i int) []Term {
-	w := weigh(in, wants{}, nil)
+func (leastTokens) Terms(in *Input, _ []float64, i int) []Term {
+	w := &in.weighing
 	h := &w.heads[i]
 	return []Term{
 		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"prompt", w.prompt, "tokens"}, {"weight", h.weight, ""},

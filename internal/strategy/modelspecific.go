@@ -106,8 +106,8 @@ func (m *modelSpecific) Score(in *Input, scores []float64) {
 }
 
 // Terms implements Explainer.
-func (m *modelSpecific) Terms(in *Input, i int) []Term {
-	return Terms(m.rule(in.ModelType).strategy, in, i)
+func (m *modelSpecific) Terms(in *Input, costs []float64, i int) []Term {
+	return Terms(m.rule(in.ModelType).strategy, in, costs, i)
 }
 
 // Objective implements Refuser.

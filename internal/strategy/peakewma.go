@@ -24,4 +24,6 @@ func (peakEWMA) seconds(in *Input, list []*headPace, h *fleet.Head) float64 {
 }
 
 // Terms implements Explainer.
-func (s peakEWMA) Terms(in *Input, i int) []Term { return timedTerms(s, in, i, "peak") }
+func (s peakEWMA) Terms(in *Input, costs []float64, i int) []Term {
+	return timedTerms(s, in, costs, i, "peak")
+}

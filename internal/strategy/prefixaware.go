@@ -53,8 +53,8 @@ func (s prefixAware) cost(w *weighing, h *weighed) float64 {
 }
 
 // Terms implements Explainer.
-func (s prefixAware) Terms(in *Input, i int) []Term {
-	w := weigh(in, s.wants(), nil)
+func (prefixAware) Terms(in *Input, _ []float64, i int) []Term {
+	w := &in.weighing
 	h := &w.heads[i]
 	return []Term{
 		{"uncached", h.uncached, "tokens"}, {"prompt", w.prompt, "tokens"}, {"requests", h.requests, ""}, {"weight", h.weight, ""}, {"least", w.least, ""},

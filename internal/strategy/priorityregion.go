@@ -174,6 +174,6 @@ func (s *priorityRegion) Score(in *Input, scores []float64) {
 }
 
 // Terms implements Explainer.
-func (s *priorityRegion) Terms(in *Input, i int) []Term {
-	return append([]Term{{"wait", s.wait(in, in.Heads()[i]), "ms"}, {"way", s.way(in), "ms"}}, s.within.Terms(in, i)...)
+func (s *priorityRegion) Terms(in *Input, costs []float64, i int) []Term {
+	return append([]Term{{"wait", s.wait(in, in.Heads()[i]), "ms"}, {"way", s.way(in), "ms"}}, s.within.Terms(in, costs, i)...)
 }

@@ -41,12 +41,9 @@ func factor[S timer](s S, in *Input, list []*headPace, h *fleet.Head) float64 {
 }
 
 // timedTerms are the terms of a timer's cost.
-func timedTerms[S timer](s S, in *Input, i int, name string) []Term {
-	scores := make([]float64, len(in.Heads()))
-	in.RecallPrompt()
-	list := in.Recalled.Pace.list()
-	bestLoads(in, &in.Tier().Ranked, scores)
-	return []Term{{name, factor(s, in, list, in.Heads()[i]), "s"}, {"load", scores[i], ""}}
+func timedTerms[S timer](s S, in *Input, costs []float64, i int, name string) []Term {
+	seconds := factor(s, in, in.Recalled.Pace.list(), in.Heads()[i])
+	return []Term{{name, seconds, "s"}, {"load", costs[i] / seconds, ""}}
 }
 
 // Chances implements Chancer.

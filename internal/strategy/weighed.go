@@ -18,18 +18,19 @@ type Term struct {
 // Explainer is a Strategy whose costs are made of terms.
 type Explainer interface {
 	Strategy
-	// Terms are those of head i of the tier.
-	Terms(in *Input, i int) []Term
+	// Terms are those of head i of the tier, of which Score wrote the costs last: what
+	// it weighed for all heads is in the Input, and is not weighed again for each.
+	Terms(in *Input, costs []float64, i int) []Term
 }
 
-// Terms are those of head i of the tier by a strategy, nil where its cost is not
-// made of any.
-func Terms(s Strategy, in *Input, i int) []Term {
+// Terms are those of head i of the tier by a strategy, which wrote these costs last; nil
+// where they are not made of any.
+func Terms(s Strategy, in *Input, costs []float64, i int) []Term {
 	if by, ok := s.(byScore); ok {
 		s = by.Strategy
 	}
 	if e, ok := s.(Explainer); ok {
-		return e.Terms(in, i)
+		return e.Terms(in, costs, i)
 	}
 	return nil
 }
@@ -59,9 +60,9 @@ func (h *weighed) terms(w *weighing) []Term {
 
 // weighing is what is known of a tier for a request.
 type weighing struct {
-	r      *fleet.Ranked
-	among  []int32   // where those of the heads stand that are compared; nil: all
-	heads  []weighed // of those
+	r      *fleet.Ranked // nil: of none
+	among  []int32       // where those of the heads stand that are compared; nil: all
+	heads  []weighed     // of those
 	pace   *Pace
 	speeds speeds
 	clock  uint32
@@ -73,6 +74,7 @@ type weighing struct {
 	share  float64 // our part of all requests; see others
 	beyond float64 // requests beyond ours, the mean of the heads that report
 	wait   float64 // weight of the prompts of those
+	mean   float64 // that of the prompts ahead, by the time that they take
 	kv     float64 // the part of the KV cache that is used, the mean of the heads that say
 	each   float64 // weight of the prompts ahead for each request of ours, in tokens
 	kappa  float64 // the mean predicted wait of the tier in s, within the limit of the strategy
@@ -94,13 +96,31 @@ func (w *weighing) place(j int) int {
 	return int(w.among[j])
 }
 
-// weigh looks at those heads of the tier that stand at these places; nil: at all. What
-// it returns is valid until it is called again.
+// Reweigh says that what heads have to do has changed since a strategy weighed them.
+func (in *Input) Reweigh() { in.weighing.r = nil }
+
+// weigh looks at those heads of the tier that stand at these places; nil: at all, unless
+// a strategy did for this request, since each sees the same of them. What it returns is
+// valid until it is called again.
 func weigh(in *Input, what wants, among []int32) *weighing {
 	in.RecallPrompt()
-	w, pace := &in.weighing, in.Recalled.Pace
+	w := &in.weighing
+	if r := &in.Tier().Ranked; w.r != r || w.among != nil || among != nil {
+		w.look(in, r, among)
+	}
+	w.kappa = min(w.mean*w.pace.perToken(), what.waitLimit)
+	if what.least {
+		w.dither = in.Rand.Uint64()
+		w.leastLoaded(in)
+	}
+	return w
+}
+
+// look reads what the heads have to do, for any strategy.
+func (w *weighing) look(in *Input, r *fleet.Ranked, among []int32) {
+	pace := in.Recalled.Pace
 	*w = weighing{
-		r: &in.Tier().Ranked, among: among, heads: w.heads, pace: pace, speeds: pace.speeds(), clock: in.clock,
+		r: r, among: among, heads: w.heads, pace: pace, speeds: pace.speeds(), clock: in.clock,
 		warm: in.Recalled.Prompt && pace.Trusted(), tokens: in.Tokens(), usual: pace.usual(),
 	}
 	w.prompt = pace.Weigh(w.tokens, w.tokens)
@@ -109,23 +129,17 @@ func weigh(in *Input, what wants, among []int32) *weighing {
 		n = len(among)
 	}
 	w.heads = slices.Grow(w.heads[:0], n)[:n]
-	w.kappa = min(w.sum()*pace.perToken(), what.waitLimit)
+	w.sum()
 	for j := range w.heads {
 		i := w.place(j)
 		w.finish(in, &w.heads[j], w.r.Heads[i], w.r.Lives[i], w.r.Numbers[i])
 	}
-	if what.least {
-		w.dither = in.Rand.Uint64()
-		w.leastLoaded(in)
-	}
-	return w
 }
 
-// sum reads what each head has to do, and finds what all have. It returns the mean
-// weight of the prompts ahead, by the time that they take.
-func (w *weighing) sum() (wait float64) {
+// sum reads what each head has to do, and finds what all have.
+func (w *weighing) sum() {
 	w.own = true
-	ahead, requests, reports, caches := 0., 0., 0., 0.
+	wait, ahead, requests, reports, caches := 0., 0., 0., 0., 0.
 	for j := range w.heads {
 		i, h := w.place(j), &w.heads[j]
 		own := w.begin(h, w.r.Lives[i], w.r.Numbers[i], w.r.Weights[i])
@@ -152,7 +166,7 @@ func (w *weighing) sum() (wait float64) {
 		}
 	}
 	w.each = ahead / max(requests, 1)
-	return wait/n + w.wait
+	w.mean = wait/n + w.wait
 }
 
 // begin reads what a head has to do, and whether our own counts say so.

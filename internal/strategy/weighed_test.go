@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -99,6 +100,73 @@ func TestAWarmHeadOfALargeTierIsFound(t *testing.T) {
 			if found := chosen(t, name, tiers, 100, known, req); found[warm] != 100 {
 				t.Errorf("%s: the head at %d, which has the prompt, is chosen %d times of 100", name, at, found[warm])
 			}
+		}
+	}
+}
+
+// A cost is explained with what it was made of, not with what has changed since: the
+// tier is weighed once for all its heads.
+func TestTermsAreOfWhatWasScored(t *testing.T) {
+	for _, spec := range Specs() {
+		s, _ := plain(spec.Name, nil)
+		if _, ok := s.(Explainer); !ok {
+			continue
+		}
+		explained := func(meanwhile fleet.Work) (said string) {
+			in := input([]Tier{tier("us", 0, []head{{weight: 1, inFlight: 1}, {weight: 2}, {weight: 1, inFlight: 3}})}, &Request{InputTokens: 900}, 1)
+			costs := make([]float64, len(in.Heads()))
+			s.Score(in, costs)
+			for i, h := range in.Heads() {
+				if meanwhile != (fleet.Work{}) {
+					h.Live.TryAcquire(0, meanwhile)
+				}
+				for _, term := range Terms(s, in, costs, i) {
+					if term.Name != "wait" { // that of one head, looked at for it alone
+						said += fmt.Sprint(term, " ")
+					}
+				}
+			}
+			return said
+		}
+		if was, is := explained(fleet.Work{}), explained(fleet.Work{Tokens: 7000, New: 7000, Pending: 7000}); was != is {
+			t.Errorf("%s explains costs with\n%s, which it made of\n%s", spec.Name, is, was)
+		}
+	}
+}
+
+// Strategies that are asked about the same request see the same of the same tier, until
+// that is said to have changed.
+func TestATierIsWeighedOnceForARequest(t *testing.T) {
+	for _, name := range byTokens {
+		in := input([]Tier{tier("us", 0, slices.Repeat([]head{{weight: 1}}, 3))}, &Request{InputTokens: 900}, 1)
+		idle, scores, work := in.Heads()[1], make([]float64, 3), fleet.Work{Tokens: 7000, New: 7000, Pending: 7000}
+		for _, h := range in.Heads() {
+			for range 5 {
+				if h != idle {
+					h.Live.TryAcquire(0, work)
+				}
+			}
+		}
+		chosen := func() *fleet.Head {
+			var picks [1]Pick
+			chooser(t, name).Choose(in, picks[:])
+			return picks[0].Head
+		}
+		chooser(t, "adaptive").Score(in, scores)
+		for range 20 {
+			idle.Live.TryAcquire(0, work)
+		}
+		if chosen() != idle {
+			t.Errorf("%s weighs again what adaptive weighed for the same request", name)
+		}
+		if in.Reweigh(); chosen() == idle {
+			t.Errorf("%s chooses the head that has work by now", name)
+		}
+		for range 20 {
+			idle.Live.Release(work)
+		}
+		if in.Begin(in.Request, "m", noon, 2, nil, 0); chosen() != idle {
+			t.Errorf("%s goes by what was weighed for another request", name)
 		}
 	}
 }
