@@ -58,7 +58,38 @@ func sections() []section {
 		name: "Audit trail: verification on one processor",
 		pkg:  "./internal/trail", bench: "^BenchmarkVerify$",
 		figures: []figure{{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true}},
-	}}, slices.Concat(monitoring(), realtime(), dataPlane(full))...)
+	}}, slices.Concat(prompts(), monitoring(), realtime(), dataPlane(full))...)
+}
+
+// prompts are what decisions take that know the prompt, and what is asked beside them.
+func prompts() []section {
+	const small, large = "/heads=64", "/heads=10000"
+	shadow := section{
+		name: "Shadow: a strategy that is asked beside a decision, for one for which it is; base: a decision by adaptive for the same prompt of 2,000 tokens",
+		pkg:  "./internal/routing", bench: "^BenchmarkShadow$",
+	}
+	for _, heads := range []string{"/heads=8", "/heads=100"} {
+		for _, name := range []string{"round_robin", "least_loaded", "session_affinity", "adaptive"} {
+			f := figure{what: name + ", " + heads[1:], bench: "Shadow/" + name + heads, base: "Shadow/decision" + heads, unit: "ns/op", scale: 1e-3, shown: "µs"}
+			if heads == "/heads=8" {
+				f.limit = 1
+			}
+			shadow.figures = append(shadow.figures, f)
+		}
+	}
+	return []section{{
+		name: "Prompts: Router.Decide by adaptive in process, with the hashes of a prompt's blocks; base: by least_loaded",
+		pkg:  "./internal/routing", bench: "^(BenchmarkDecidePrompt|BenchmarkDecideLongPrompt|BenchmarkDecideMillionPrompts|BenchmarkDecideSharedPrompts)$",
+		figures: []figure{
+			{what: "8,000 tokens, 64 heads", bench: "DecidePrompt/adaptive" + small, base: "DecidePrompt/least_loaded" + small, unit: "ns/op", scale: 1e-3, shown: "µs", limit: 20, allocs: 1},
+			{what: "8,000 tokens, 10,000 heads", bench: "DecidePrompt/adaptive" + large, base: "DecidePrompt/least_loaded" + large, unit: "ns/op", scale: 1e-3, shown: "µs"},
+			{what: "100,000 tokens, 64 heads, the text hashed", bench: "DecideLongPrompt", unit: "ns/op", scale: 1e-3, shown: "µs", limit: 150, allocs: 1},
+			{what: "after 1,000,000 prompts without a common block: the 99th percentile", bench: "DecideMillionPrompts", unit: "×p99", scale: 1, shown: "× the first", limit: 2},
+			{what: "after 1,000,000 prompts without a common block: memory", bench: "DecideMillionPrompts", unit: "MiB", scale: 1, shown: "MiB more", limit: 1},
+			{what: "after 100,000 prompts that share all but the last block", bench: "DecideSharedPrompts", unit: "×first", scale: 1, shown: "× the first", limit: 1.5},
+			{what: "the same, over prompts without a common block", bench: "DecideSharedPrompts", unit: "×distinct", scale: 1, shown: "× distinct", limit: 1.5},
+		},
+	}, shadow}
 }
 
 // allocs is the limit on allocations of a decision.

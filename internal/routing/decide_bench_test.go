@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"headway/internal/fleet"
-	"headway/internal/prefix"
 	"headway/internal/strategy"
 )
 
@@ -55,37 +54,6 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			})
 		}
-	}
-}
-
-// BenchmarkDecidePrompt is Decide for prompts of 8,000 tokens of which each session has
-// its own, at heads that have been given many.
-func BenchmarkDecidePrompt(b *testing.B) {
-	for _, n := range []int{64, 10000} {
-		b.Run(fmt.Sprintf("heads=%d", n), func(b *testing.B) {
-			w := newWorld(b, nil)
-			w.fill(n)
-			chains := make([][]uint64, 4096)
-			for i := range chains {
-				text := make([]byte, 32<<10)
-				for j := range text[8<<10:] { // the first quarter is that of all
-					text[8<<10+j] = byte(rand.Uint32())
-				}
-				var c prefix.Chain
-				c.Reset(nil)
-				_, _ = c.Write(text)
-				chains[i] = c.Hashes
-			}
-			req := &strategy.Request{ModelType: "m", Strategy: "adaptive", PromptBytes: 32 << 10, InputTokens: 8000}
-			b.ReportAllocs()
-			b.ResetTimer()
-			for i := range b.N {
-				req.PrefixHashes = chains[i%len(chains)]
-				if _, err := w.router.Decide(req); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 

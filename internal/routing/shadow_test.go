@@ -149,17 +149,25 @@ func comparedByTheSameTimes(t *testing.T) {
 }
 
 // BenchmarkShadow is what one strategy costs that is asked beside, for a decision
-// for which it is.
+// for which it is; and a decision by adaptive among as many heads, for which none is.
 func BenchmarkShadow(b *testing.B) {
-	for _, name := range []string{"round_robin", "power_of_two", "least_loaded", "random", "session_affinity", "adaptive"} {
-		b.Run(name, func(b *testing.B) {
-			w := newWorld(b, func(o *routing.Options) { o.Watchers = []routing.Watcher{new(watcher)} })
-			w.fill(100)
-			shadowPolicy(w, "weighted_round_robin", name)
-			ask := routing.AskShadows(w.router, &strategy.Request{ModelType: "m", SessionKey: "s", PrefixHashes: []uint64{1, 2, 3, 4}, BlockTokens: 500, InputTokens: 2000})
+	ask := strategy.Request{ModelType: "m", SessionKey: "s", PrefixHashes: []uint64{1, 2, 3, 4}, BlockTokens: 500, InputTokens: 2000}
+	for _, heads := range []int{8, 100} {
+		w := newWorld(b, nil)
+		w.fill(heads)
+		b.Run(fmt.Sprintf("decision/heads=%d", heads), func(b *testing.B) {
 			for b.Loop() {
-				ask()
+				w.must(b, &ask)
 			}
 		})
+		for _, name := range []string{"round_robin", "power_of_two", "least_loaded", "random", "session_affinity", "adaptive"} {
+			shadowPolicy(w, "weighted_round_robin", name)
+			b.Run(fmt.Sprintf("%s/heads=%d", name, heads), func(b *testing.B) {
+				shadow := routing.AskShadows(w.router, &ask)
+				for b.Loop() {
+					shadow()
+				}
+			})
+		}
 	}
 }
