@@ -13,6 +13,7 @@ import (
 
 	"headway/internal/cmdline"
 	"headway/internal/engine"
+	"headway/internal/fleet"
 	"headway/internal/sim"
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -45,6 +46,10 @@ conversation trace that the program has; or a generator, with parameters such as
 agents:sessions=100,turns=20:
 
 %s
+All requests have one model type, by which rules of a --policy match: that of
+--model-type, else the one that the trace names, else "simulated". They name no
+region, but with the scenario region-loss. Rules that match none of them are noted.
+
 Rates are those of the whole fleet. A load is a part of the rate that saturates
 it: 1.0 is the highest rate at which round_robin, without the scenarios, has
 answered 95 %% of the requests by the time the last one comes. It is found by
@@ -70,6 +75,7 @@ func newSimulate() *cobra.Command {
 	f.Float64SliceVar(&s.study.Loads, "load", nil, "loads, as parts of the saturation rate (default 0.8)")
 	f.Float64SliceVar(&s.study.Rates, "rate", nil, "requests per second, instead of loads")
 	f.IntVar(&s.study.Heads, "heads", 8, "number of heads, 1 to 1000")
+	f.StringVar(&s.study.Model, "model-type", "", "model type of all requests, for the rules of policies (default: that of the trace if it names one alone, else "+sim.UsualModel+")")
 	f.StringVar(&s.profile, "profile", "qwen32b-h100x2", "what the heads are: "+strings.Join(profileNames(), ", "))
 	f.IntVar(&s.study.Routers, "routers", 1, "number of routers over the fleet, each with a part of the requests")
 	f.DurationVar(&s.study.Window, "window", 0, "how often the routers send one another what they know; 0: they don't")
@@ -173,6 +179,8 @@ func (s *simulation) check(c *call) error {
 	switch {
 	case i < 0:
 		return cmdline.Errorf("--profile: %s", strict.Unknown("profile", s.profile, profileNames()))
+	case o.Model != "" && !fleet.ValidModelType(o.Model):
+		return cmdline.Errorf("--model-type %s: want a name of a model type", strict.Quote(o.Model))
 	case o.Heads < 1 || o.Heads > 1000:
 		return cmdline.Errorf("--heads %d: want 1 to 1000", o.Heads)
 	case o.Routers < 1 || o.Routers > 100:

@@ -89,6 +89,42 @@ func TestSimulateTakesPoliciesAndTraces(t *testing.T) {
 	}
 }
 
+// Rules of policies match the model type of the requests: the one that is named, else
+// that of the log.
+func TestSimulateAppliesRulesOfAModelType(t *testing.T) {
+	dir := t.TempDir()
+	policy, trace := filepath.Join(dir, "rules.yaml"), filepath.Join(dir, "log.jsonl")
+	writeFile(t, policy, "default_strategy: random\naliases: {other: fast}\nrules: [{match: {model_type: fast}, strategy: round_robin}, {match: {model_type: m, region: eu}, strategy: random}]\n")
+	writeFile(t, trace, strings.ReplaceAll(loggedLines(t, 60), `"decision_id":"dec_1"`, `"decision_id":""`))
+	result := func(args ...string) (r sim.Report) {
+		t.Helper()
+		code, out, errs := here(t, append([]string{"simulate", "--rate", "6", "--json"}, args...)...)
+		if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitOK {
+			t.Fatalf("exit %d, said %q, %v", code, errs, err)
+		}
+		return r
+	}
+	sample := []string{"--trace", "sample:", "--requests", "300"}
+	want := result(append(sample, "--strategies", "round_robin")...).Results[0].TTFT
+	none := result(append(sample, "--policy", policy)...)
+	if none.ModelType != "simulated" || none.Results[0].TTFT == want || len(none.Notes) != 1 ||
+		none.Notes[0] != policy+": no request is matched by /rules/0, /rules/1: their model type is simulated, and they name no region" {
+		t.Errorf("model type %s, notes %q", none.ModelType, none.Notes)
+	}
+	for _, name := range []string{"fast", "other"} {
+		of := result(append(sample, "--policy", policy, "--model-type", name)...)
+		if of.ModelType != name || of.Results[0].TTFT != want || len(of.Notes) != 1 || !strings.Contains(of.Notes[0], "matched by /rules/1: their model type is fast,") {
+			t.Errorf("model type %s, %+v, notes %q", of.ModelType, of.Results, of.Notes)
+		}
+	}
+	if of := result("--trace", trace, "--policy", policy, "--scenario", "region-loss"); of.ModelType != "m" || !strings.HasSuffix(of.Notes[0], "their model type is m, and their regions are here and there") {
+		t.Errorf("model type %s, notes %q", of.ModelType, of.Notes)
+	}
+	if code, out, errs := here(t, "simulate", "--trace", trace, "--policy", policy, "--rate", "6"); code != exitOK || !strings.Contains(errs, trace+": "+policy+": no request is matched by") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+}
+
 func TestSimulateNamesSlips(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.jsonl")
 	if err := os.WriteFile(bad, []byte(`{"timestamp":1,"input_length":"x","output_length":1}`), 0o600); err != nil {
@@ -108,6 +144,7 @@ func TestSimulateNamesSlips(t *testing.T) {
 		"--trace sample: --strategies adaptiv": {exitUsage, `did you mean "adaptive"?`},
 		"--trace sample: --strategies=":        {exitUsage, "--strategies: want at least one"},
 		"--trace sample: --profile qwen":       {exitUsage, "allowed are llama8b-h100, qwen32b-h100x2"},
+		"--trace sample: --model-type a=b":     {exitUsage, `--model-type "a=b": want`},
 		"--trace sample: --heads 0":            {exitUsage, "--heads 0: want 1 to 1000"},
 		"--trace sample: --routers 101":        {exitUsage, "--routers 101: want"},
 		"--trace sample: --rounds 0":           {exitUsage, "--rounds 0: want"},

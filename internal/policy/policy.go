@@ -7,6 +7,8 @@ import (
 	"iter"
 	"maps"
 	"math"
+	"slices"
+	"strconv"
 
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -81,6 +83,21 @@ func (p *Policy) Plan(modelType, region string) Plan {
 		}
 	}
 	return p.standard
+}
+
+// Unmatched are the pointers of the rules for some model types or regions that match no
+// request for the model type from one of the regions; none: requests name no region.
+func (p *Policy) Unmatched(modelType string, regions []string) (pointers []string) {
+	if len(regions) == 0 {
+		regions = []string{""}
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if !r.model.Match(modelType) || !slices.ContainsFunc(regions, r.region.Match) {
+			pointers = append(pointers, "/rules/"+strconv.Itoa(i))
+		}
+	}
+	return pointers
 }
 
 // Named is the strategy of that name with the parameters that the policy gives it.

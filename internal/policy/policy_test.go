@@ -400,3 +400,28 @@ func TestAPolicyNamesWhatHeadsRegister(t *testing.T) {
 		t.Error(faults)
 	}
 }
+
+func TestRulesThatMatchNoRequestAreFound(t *testing.T) {
+	p := compilePolicy(t, `
+default_strategy: random
+rules:
+- {match: {model_type: "llama*"}, strategy: round_robin}
+- {match: {region: eu-west}, strategy: round_robin}
+- {match: {model_type: qwen, region: eu-west}, strategy: round_robin}
+- {match: {model_type: "*"}, strategy: round_robin}
+`)
+	for _, c := range []struct {
+		model   string
+		regions []string
+		want    []string
+	}{
+		{"simulated", nil, []string{"/rules/0", "/rules/1", "/rules/2"}},
+		{"llama-8b", []string{"us", "eu-west"}, []string{"/rules/2"}},
+		{"qwen", []string{"us"}, []string{"/rules/0", "/rules/1", "/rules/2"}},
+		{"qwen", []string{"eu-west"}, []string{"/rules/0"}},
+	} {
+		if got := p.Unmatched(c.model, c.regions); !slices.Equal(got, c.want) {
+			t.Errorf("requests for %s from %q do not match %q, want %q", c.model, c.regions, got, c.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package sim
 // Report is what a study found.
 type Report struct {
 	Trace     string   `json:"trace"`
+	ModelType string   `json:"model_type"` // of all requests
 	Profile   string   `json:"profile"`
 	Heads     int      `json:"heads"`
 	Seed      uint64   `json:"seed"`
@@ -14,7 +15,7 @@ type Report struct {
 	SaturationRate *float64  `json:"saturation_rate"`
 	Results        []Result  `json:"results"`
 	Carried        []Carried `json:"carried,omitempty"`
-	Notes          []string  `json:"notes,omitempty"` // of the trace: what was left out or changed
+	Notes          []string  `json:"notes,omitempty"` // what of the trace was left out or changed, and which rules match no request
 	Interrupted    bool      `json:"interrupted,omitempty"`
 }
 

@@ -16,6 +16,9 @@ import (
 	"headway/internal/workload"
 )
 
+// UsualModel is the model type of requests that name none.
+const UsualModel = "simulated"
+
 // Head is a simulated head of the fleet.
 type Head struct {
 	Profile engine.Profile
@@ -30,7 +33,7 @@ type Options struct {
 	Source   workload.Source
 	Heads    []Head
 	Policy   *policy.Policy
-	Model    string            // model type of all requests, for policies that have rules; "": simulated
+	Model    string            // model type of all requests, for policies that have rules; "": UsualModel
 	Seed     uint64            // of all randomness; 0: 1
 	Routers  int               // over the one fleet, each with a part of the requests; 0: 1
 	Reports  time.Duration     // between two status reports of a head; 0: 1 s
@@ -62,7 +65,7 @@ func (o *Options) complete() error {
 	case !(o.Loss >= 0 && o.Loss <= 1):
 		return errors.New("sim: Loss must be 0 to 1")
 	}
-	o.Model = cmp.Or(o.Model, "simulated")
+	o.Model = cmp.Or(o.Model, UsualModel)
 	o.Seed = max(o.Seed, 1)
 	o.Routers = max(o.Routers, 1)
 	if o.Reports == 0 {

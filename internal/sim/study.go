@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +34,7 @@ type Study struct {
 	Traffic    *workload.Traffic
 	Profile    engine.Profile
 	Heads      int
+	Model      string // model type of all requests; "": that of the traffic, else UsualModel
 	Contenders []Contender
 	Loads      []float64 // parts of the saturation rate
 	Rates      []float64 // requests a second
@@ -70,11 +73,12 @@ func Named(strategy string) (Contender, error) {
 // Run runs the study. If it fails, or ctx ends before, the report has the results that
 // there are until then.
 func (s *Study) Run(ctx context.Context) (*Report, error) {
-	r := &Report{Trace: s.Traffic.Name, Profile: s.Profile.Name, Heads: s.Heads, Seed: max(s.Seed, 1), Rounds: max(s.Rounds, 1), Notes: s.Traffic.Notes, Results: []Result{}}
+	r := &Report{Trace: s.Traffic.Name, Profile: s.Profile.Name, Heads: s.Heads, Seed: max(s.Seed, 1), Rounds: max(s.Rounds, 1), ModelType: s.model(), Results: []Result{}}
 	for _, c := range s.Scenarios {
 		r.Scenarios = append(r.Scenarios, c.Name)
 	}
-	if err := s.possible(); err != nil {
+	r.Notes = slices.Clone(s.Traffic.Notes)
+	if err := s.possible(r); err != nil {
 		return r, err
 	}
 	p := s.progress()
@@ -99,11 +103,24 @@ func (s *Study) Run(ctx context.Context) (*Report, error) {
 	return r, err
 }
 
-// possible reports what keeps a run from being set up, before any has begun.
-func (s *Study) possible() error {
+// model is the model type of all requests.
+func (s *Study) model() string { return cmp.Or(s.Model, s.Traffic.Model, UsualModel) }
+
+// possible reports what keeps a run from being set up, before any has begun, and notes
+// rules of policies that apply to none of the requests.
+func (s *Study) possible(r *Report) error {
 	for i := range s.Contenders {
-		if _, err := s.setup(&s.Contenders[i], s.Scenarios, 1, 1, nil); err != nil {
+		c := &s.Contenders[i]
+		setup, err := s.setup(c, s.Scenarios, 1, 1, nil)
+		if err != nil {
 			return err
+		}
+		if idle := setup.Policy.Unmatched(setup.Model, setup.Regions); len(idle) > 0 {
+			from := "they name no region"
+			if len(setup.Regions) > 0 {
+				from = "their regions are " + strings.Join(setup.Regions, " and ")
+			}
+			r.Notes = append(r.Notes, fmt.Sprintf("%s: no request is matched by %s: their model type is %s, and %s", c.Name, strings.Join(idle, ", "), setup.Model, from))
 		}
 	}
 	return nil
@@ -149,7 +166,7 @@ func (s *Study) searching(c *Contender, scenarios []Scenario, p *progress) *sear
 // setup is that of one run.
 func (s *Study) setup(c *Contender, scenarios []Scenario, rate float64, seed uint64, progress func(int)) (*Setup, error) {
 	setup := &Setup{Options: Options{
-		Policy: c.Policy, Pick: c.Pick, Reports: c.Reports, Seed: seed, Progress: progress,
+		Policy: c.Policy, Model: c.Policy.Model(s.model()), Pick: c.Pick, Reports: c.Reports, Seed: seed, Progress: progress,
 		Routers: s.Routers, Window: s.Window, Loss: s.Loss, Heads: make([]Head, s.Heads),
 	}, span: s.Traffic.Span(rate)}
 	for i := range setup.Heads {

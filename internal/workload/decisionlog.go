@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -71,7 +73,10 @@ func readDecisionLog(in *bufio.Reader, left *leftOut) ([]Row, error) {
 			log.rows[i].Output = max(log.output/known, 1)
 		}
 	}
-	left.models = len(log.models)
+	models := slices.Collect(maps.Keys(log.models))
+	if left.models = len(models); left.models == 1 {
+		left.model = models[0]
+	}
 	return log.rows, nil
 }
 

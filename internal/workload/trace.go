@@ -54,6 +54,7 @@ type Row struct {
 type Trace struct {
 	Rows  []Row    // at least two, sorted by time
 	Notes []string // what was left out or changed
+	Model string   // type of all requests; "": the file names none, or several
 
 	coarse bool // many rows have the same time
 }
@@ -80,12 +81,13 @@ var formats = []struct {
 
 // leftOut counts what of a file is not played as it stands.
 type leftOut struct {
-	empty   int  // rows without a prompt
-	silent  int  // answers of no token, which count as one
-	long    int  // lengths above maxTokens, which count as that
-	tooMany bool // rows
-	models  int  // types of models, which are played as one
-	sampled int  // lines that stand for several
+	empty   int    // rows without a prompt
+	silent  int    // answers of no token, which count as one
+	long    int    // lengths above maxTokens, which count as that
+	tooMany bool   // rows
+	models  int    // types of models, which are played as one
+	model   string // the one that there is
+	sampled int    // lines that stand for several
 }
 
 // notes says it.
@@ -183,7 +185,7 @@ func read(r io.Reader) (*Trace, error) {
 		if err := order(rows); err != nil {
 			return nil, err
 		}
-		return &Trace{Rows: rows, Notes: left.notes(), coarse: f.coarse}, nil
+		return &Trace{Rows: rows, Notes: left.notes(), Model: left.model, coarse: f.coarse}, nil
 	}
 	return nil, fmt.Errorf("%w: it begins with %.60q", ErrTrace, begin)
 }

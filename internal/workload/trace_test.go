@@ -145,6 +145,9 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 	if len(trace.Notes) != 2 || !strings.HasPrefix(trace.Notes[0], "requests for 2 model types") || !strings.HasPrefix(trace.Notes[1], "1 lines are of times") {
 		t.Errorf("notes %q", trace.Notes)
 	}
+	if trace.Model != "" {
+		t.Errorf("of two model types is played %q", trace.Model)
+	}
 	a, b := play(t, trace.Rows, 1), ""
 	for range 4 {
 		if next := a.Next(); next.Input == 2000 {
@@ -155,7 +158,7 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 		}
 	}
 	long, err := readTrace(strings.NewReader(line("0", `","input_tokens":1000000000,"outcome":{"output_tokens":2000000}}`)+line("1", `","input_tokens":9}`)), 1)
-	if err != nil || long.Rows[0].Input != maxTokens || long.Rows[0].Output != maxTokens || !slices.Contains(long.Notes, "2 lengths of more than 1048576 tokens count as that") {
+	if err != nil || long.Model != "m" || long.Rows[0].Input != maxTokens || long.Rows[0].Output != maxTokens || !slices.Contains(long.Notes, "2 lengths of more than 1048576 tokens count as that") {
 		t.Errorf("a request that named a billion tokens: %+v, %v", long, err)
 	}
 	for more, why := range map[string]string{

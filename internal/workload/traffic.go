@@ -19,6 +19,7 @@ type Traffic struct {
 	Requests int      // how many there are in one play, of sessions on average
 	Rate     float64  // requests a second of the trace itself, 0: generated
 	Notes    []string // what of the file was left out or changed
+	Model    string   // type of all requests; "": the trace names none, or several
 
 	play func(Play) (Source, error)
 }
@@ -80,7 +81,7 @@ func openTrace(name, file string, requests int) (*Traffic, error) {
 	} else {
 		requests = len(rows)
 	}
-	t := &Traffic{Name: name, Requests: requests, Notes: trace.Notes}
+	t := &Traffic{Name: name, Requests: requests, Notes: trace.Notes, Model: trace.Model}
 	t.Rate = float64(len(rows)) / rows[len(rows)-1].At.Seconds()
 	t.play = func(p Play) (Source, error) {
 		w, err := New(Options{Rows: trace.spread(rows, p.Seed), Rate: p.Rate, Models: []string{""}, Regions: p.Regions, Seed: p.Seed})
