@@ -157,7 +157,7 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 	}
 	failures := of.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_decision_failures_total",
-		Help: "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
+		Help: "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out, objective_unreachable what the strategy slo refused; the rest is for the fleet to answer for.",
 	}, []string{"reason"})
 	for i, reason := range FailureReasons() {
 		m.failures[int(FailUnknownModel)+i] = failures.WithLabelValues(reason)

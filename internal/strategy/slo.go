@@ -10,7 +10,7 @@ var sloSpec = Spec{
 	Name:    "slo",
 	Summary: "As adaptive, but a request that no head is likely to begin to answer within its objective is refused at once, with the wait that it would have.",
 	Formula: "argmin cost of adaptive; refused if min over heads of predicted time to the first token + distance > max(ttft_ms, slowdown · that at an idle head with nothing cached)",
-	Use:     "For language models in front of which callers can do something better than wait: go to another provider, a smaller model by the policy's `fallbacks`, or try again later. The answer is 429 `objective_unreachable` with `Retry-After`. While too little is known of prompts to predict anything, it places as [`adaptive`](#adaptive). It loses where callers send refused requests again at once, and where a late answer is better than none: there `adaptive` serves more of them.",
+	Use:     "For language models in front of which callers can do something better than wait: go to another provider, a smaller model by the policy's `fallbacks`, or try again later. The answer is 429 `objective_unreachable` with `Retry-After`; `headway_decision_failures_total{reason=\"objective_unreachable\"}` counts the refusals. While too little is known of prompts to predict anything, it places as [`adaptive`](#adaptive). It loses where callers send refused requests again at once, and where a late answer is better than none: there `adaptive` serves more of them.",
 	Parameters: []Parameter{
 		{
 			Name: "ttft_ms", Kind: KindNumber, Default: 2000.0, Min: 1, Max: 1e7, Unit: "ms",

@@ -19,11 +19,12 @@ const (
 const leastErrors = 10
 
 // Owed are the reasons of failed decisions that count against the service: no
-// head, or no place. Asked are those that come from the request: an unknown
-// model type or region, labels without a head, excluded heads.
+// head, or no place. Asked are those that come from the request, an unknown model
+// type or region, labels without a head, excluded heads, and that which the policy
+// asks for: the strategy slo refuses what would come too late.
 var (
-	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity", "pool_full", "paused", "queue_full", "queue_timeout", "objective_unreachable"}
-	Asked = []string{"unknown_model_type", "unknown_region", "labels", "excluded"}
+	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity", "pool_full", "paused", "queue_full", "queue_timeout"}
+	Asked = []string{"unknown_model_type", "unknown_region", "labels", "excluded", "objective_unreachable"}
 )
 
 // owed counts every reason that is not in Asked, so that a new one of a later
@@ -61,7 +62,7 @@ const slowly = 2 * minute
 func objectives() []Group {
 	availability, latency := Group{
 		Name:  "routing-service-objective-decisions",
-		Intro: "99.9 % of decisions find a head, over 30 days. What a caller got wrong does not count: a model type or region that no head and no policy names, labels that no head has, all heads excluded. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
+		Intro: "99.9 % of decisions find a head, over 30 days. What a caller got wrong does not count: a model type or region that no head and no policy names, labels that no head has, all heads excluded. Nor do requests that the strategy `slo` refuses: the policy wants that. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
 	}, Group{
 		Name:  "routing-service-objective-latency",
 		Intro: "99 % of decisions over HTTP are answered within 100 ms, over 30 days.",
@@ -101,13 +102,16 @@ func objectives() []Group {
 		for _, reason := range Asked {
 			typos.Series = append(typos.Series, Series{fmt.Sprintf(`headway_decision_failures_total{reason=%q,job="routing-service"}`, reason), burnt.Fires.Series[0].Values})
 		}
+		refused := Case{Name: "requests that the strategy slo refuses do not count", Every: burnt.Fires.Every, At: burnt.Fires.At, Series: []Series{
+			{`headway_decision_failures_total{reason="objective_unreachable",job="routing-service"}`, burnt.Fires.Series[0].Values}, burnt.Fires.Series[1],
+		}}
 		typos.Series = append(typos.Series, burnt.Fires.Series[1],
 			Series{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, burnt.Quiet.Series[0].Values},
 			Series{`routing_decisions_total{strategy="none",job="routing-service"}`, burnt.Fires.Series[0].Values})
 		few := fmt.Sprintf("0+%gx%d", float64(leastErrors)/2/float64(b.long/(2*minute)), int(burnt.Quiet.At/(2*minute))+2)
 		burnt.Expr += fmt.Sprintf(" and routing:decision_errors:increase%s >= %d", Duration(b.long), leastErrors)
 		burnt.Meaning += fmt.Sprintf(" Fewer than %d of them over %s are too few for a share.", leastErrors, Duration(b.long))
-		burnt.Still = []Case{typos, {Name: "a few failures of a few decisions", Every: 2 * minute, At: burnt.Quiet.At, Series: []Series{
+		burnt.Still = []Case{typos, refused, {Name: "a few failures of a few decisions", Every: 2 * minute, At: burnt.Quiet.At, Series: []Series{
 			{burnt.Fires.Series[0].Name, few}, {burnt.Fires.Series[1].Name, few},
 		}}}
 		latency.Alerts = append(latency.Alerts, burnAlert(b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
