@@ -113,6 +113,21 @@ func (c *Client) DecisionLog(ctx context.Context, q DecisionLogQuery) (io.ReadCl
 	return c.readLog(ctx, values("last", span(q.Last), "limit", size(q.Limit)))
 }
 
+// DecisionLogBegins is when the oldest decision was made that the decision log has; zero:
+// it has none.
+func (c *Client) DecisionLogBegins(ctx context.Context) (time.Time, error) {
+	var first api.LoggedDecision
+	lines, err := c.readLog(ctx, values("order", "first"))
+	if err != nil {
+		return first.At, err
+	}
+	defer func() { _ = lines.Close() }()
+	if err := json.NewDecoder(lines).Decode(&first); err != nil && !errors.Is(err, io.EOF) {
+		return first.At, fmt.Errorf("read the decision log: %w", err)
+	}
+	return first.At, nil
+}
+
 // WorstDecisions are the logged decisions of the last time with the most regret, the
 // worst first.
 func (c *Client) WorstDecisions(ctx context.Context, last time.Duration, most int) ([]api.LoggedDecision, error) {

@@ -33,26 +33,49 @@ does not run are read: decision-log in its data directory.`, newDecisionsWorst(s
 	return cmd
 }
 
-// lastFlag adds the flag that says which part of the log is read.
+// lastFlag adds the flag that says which part of the log is read. Each command has its
+// own usual value of it.
 func (s *logSource) lastFlag(cmd *cobra.Command, usual time.Duration) *cobra.Command {
-	cmd.Flags().DurationVar(&s.last, "last", usual, "time until now whose decisions count")
+	cmd.Flags().Duration("last", usual, "time until now whose decisions count")
 	return cmd
 }
 
 // ask makes f the run of a command that reads the log.
 func (s *logSource) ask(f func(*call) error) func(*call) error {
-	return func(c *call) error {
+	return func(c *call) (err error) {
+		if s.last, err = c.Flags().GetDuration("last"); err != nil {
+			return err
+		}
 		if s.last <= 0 {
 			return cmdline.Errorf("--last %s: want more than 0", s.last)
 		}
 		if s.dir == "" {
-			return s.connected(c, f)
+			return s.connected(c, func(c *call) error { s.noteBegin(c); return f(c) })
 		}
 		if err := found(s.dir); err != nil {
 			return err
 		}
+		s.noteBegin(c)
 		return f(c)
 	}
+}
+
+// noteBegin notes that the log has less than what is asked for. That it cannot be read
+// is for the reading itself to say.
+func (s *logSource) noteBegin(c *call) {
+	begins, err := s.begins(c)
+	if since := time.Now().Add(-s.last); err == nil && begins.After(since) {
+		c.note("the log begins at %s: it has %s of the last %s\n", begins.Format(time.RFC3339), terminal.Short(time.Since(begins)), terminal.Short(s.last))
+	}
+}
+
+func (s *logSource) begins(c *call) (time.Time, error) {
+	if s.dir == "" {
+		return c.DecisionLogBegins(c.Context())
+	}
+	return decisionlog.Begins(func(q decisionlog.Query, yield func([]byte) error) error {
+		return decisionlog.ReadDir(c.Context(), s.dir, q, yield)
+	})
 }
 
 // worstDecision is a decision with what it should have known.

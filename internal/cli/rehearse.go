@@ -34,6 +34,9 @@ func (d *drainRehearsal) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
+		if late := r.Since.Sub(time.Now().Add(-d.last)); late > time.Second {
+			c.note("only requests from %s on are played: of the last %s the log has no others, or too many\n", r.Since.Format(time.RFC3339), terminal.Short(d.last))
+		}
 		for i := range r.ModelTypes {
 			for _, what := range r.ModelTypes[i].Assumed {
 				c.note("%s: %s\n", r.ModelTypes[i].ModelType, what)

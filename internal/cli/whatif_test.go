@@ -125,7 +125,7 @@ func TestADrainIsRehearsed(t *testing.T) {
 	}
 	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", s.URL)
 	has(t, out, "HEADS LEFT", "80 ms -> 110 ms", "120 ms -> 400 ms", "100.0% -> 90.0%", "40.0% -> 50.0%", "yes", "NO")
-	has(t, errs, "m: the size of the KV cache is that of llama8b-h100")
+	has(t, errs, "only requests from ", " of the last 10m the log has no others", "m: the size of the KV cache is that of llama8b-h100")
 	if code, _, errs := forAWhile(t, "heads", "drain", "c", "--rehearse", "--last", "5m", "--server", s.URL); code != exitConflict || !strings.Contains(errs, "Too few.") {
 		t.Errorf("a head without requests: exit %d: %s", code, errs)
 	}
@@ -142,6 +142,11 @@ func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
 	if code, out, errs := forAWhile(t, "decisions", "export", "--server", url); code != exitOK || out != lines {
 		t.Errorf("exit %d: %d bytes of %d: %s", code, len(out), len(lines), errs)
 	}
+	for args, noted := range map[string]bool{"--last 24h": true, "--last 59s": false} {
+		if _, _, errs := forAWhile(t, append(strings.Fields("decisions export --server "+url), strings.Fields(args)...)...); strings.Contains(errs, "the log begins at ") != noted {
+			t.Errorf("export %s of a log of a minute: %s", args, errs)
+		}
+	}
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "decisions-20261101T000000.000000000Z.jsonl.gz"), packed(t, lines))
 	if code, out, errs := forAWhile(t, "decisions", "export", "--dir", dir); code != exitOK || out != lines {
@@ -152,6 +157,7 @@ func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &worst); err != nil || code != exitOK || len(worst) != 3 || *worst[0].RegretMs != 6 || worst[0].Why == "" || worst[0].Best == "" {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
+	has(t, errs, "the log begins at ", ": it has 1m of the last 1h\n")
 	code, out, errs = forAWhile(t, "decisions", "what-if", "--dir", dir, "--strategies", "random")
 	if has(t, out, "least_loaded, as logged"); code != exitOK {
 		t.Errorf("exit %d: %s", code, errs)

@@ -25,10 +25,24 @@ type Query struct {
 	Until time.Time // of the decision, which it does not include; zero: now
 	Limit int       // of decisions; 0: all lines there are
 	Worst bool      // those with the most regret first; else the newest, oldest first
+	First bool      // the one line that the log begins with since then
 }
 
 // MaxLimit is the largest limit of a query.
 const MaxLimit = 10_000
+
+// Begins is when the log begins, by its first line; zero: it has none. read is Log.Read
+// or one like it.
+func Begins(read func(q Query, yield func(line []byte) error) error) (at time.Time, err error) {
+	err = read(Query{First: true}, func(line []byte) error {
+		at, _, _ = atOf(line)
+		return nil
+	})
+	return at, err
+}
+
+// errFirst ends a reading after the first line.
+var errFirst = errors.New("the first line was read")
 
 // Read calls yield for each line that the query asks for, in about the order in which
 // decisions ended. What decides later meanwhile is not in it. A line is valid until
@@ -200,6 +214,9 @@ func (q *Query) pick(yield func(line []byte) error, all func(yield func(line []b
 		if !ok || at.Before(q.Since) || !q.Until.IsZero() && !at.Before(q.Until) {
 			return nil
 		}
+		if q.First {
+			return cmp.Or(yield(line), errFirst)
+		}
 		if q.Limit == 0 && !q.Worst {
 			return yield(line)
 		}
@@ -214,7 +231,7 @@ func (q *Query) pick(yield func(line []byte) error, all func(yield func(line []b
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errFirst) {
 		return err
 	}
 	for _, p := range best.sorted(q.Worst) {

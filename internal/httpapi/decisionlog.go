@@ -61,7 +61,8 @@ func logQuery(r *http.Request, now time.Time) (decisionlog.Query, error) {
 		}
 		asked.Since = now.Add(-last)
 	}
-	q.oneOf("order", []string{"time", "regret"})
+	q.oneOf("order", []string{"time", "regret", "first"})
+	asked.First = q.values["order"] == "first"
 	if asked.Worst = q.values["order"] == "regret"; asked.Worst {
 		asked.Limit = usualWorst
 	}

@@ -55,6 +55,13 @@ func (s *Server) rehearseDrain(w *answer, r *http.Request, id string) error {
 
 func (s *Server) rehearsal(ctx context.Context, log *decisionlog.Log, head *fleet.Head, last time.Duration) (r api.DrainRehearsal, err error) {
 	r.Head, r.Since = head.ID, time.Now().Add(-last).UTC()
+	begins, err := decisionlog.Begins(func(q decisionlog.Query, yield func([]byte) error) error { return log.Read(ctx, q, yield) })
+	if err != nil {
+		return r, err
+	}
+	if begins.After(r.Since) {
+		r.Since = begins
+	}
 	played := rehearse.NewLog(mostPlayed)
 	err = log.Read(ctx, decisionlog.Query{Since: r.Since}, func(line []byte) error {
 		var d api.LoggedDecision
