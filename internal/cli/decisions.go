@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -157,14 +158,21 @@ func milliseconds(ms *float64) string {
 func newDecisionsExport(s *logSource) *cobra.Command {
 	return s.lastFlag(command("export [FILE]", "Write the decision log as JSON lines to FILE or standard output",
 		`Write the decision log as JSON lines to FILE, which must not exist, or to standard
-output. It has no text of requests.`, s.ask(func(c *call) error {
+output, also for -. It has no text of requests, and is not compressed.`, s.ask(func(c *call) error {
 			name := ""
-			if len(c.args) > 0 {
+			if len(c.args) > 0 && c.args[0] != "-" {
 				name = c.args[0]
 			}
-			return withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
+			if strings.HasSuffix(name, ".gz") {
+				return cmdline.Errorf("%s: the export is not compressed; write to - and compress that, as in: headway decisions export - | gzip", name)
+			}
+			err := withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
 				return s.copy(c.Context(), c, w)
 			})
+			if err == nil && name != "" {
+				c.note("wrote %s\n", name)
+			}
+			return err
 		})), 24*time.Hour)
 }
 

@@ -55,14 +55,15 @@ func rehearsalTable(all []api.RehearsedPool) *terminal.Table {
 			carries = "NO"
 		}
 		before, after := &r.Before, &r.After
-		t.Add(r.ModelType, r.HeadsLeft, before.Requests, milliseconds(&before.P50TTFTMs)+" -> "+milliseconds(&after.P50TTFTMs),
-			milliseconds(&before.P95TTFTMs)+" -> "+milliseconds(&after.P95TTFTMs), change(before.Goodput, after.Goodput), change(before.HitRate, after.HitRate),
-			after.Failed, carries)
+		answered := after.Requests > after.Failed
+		change := func(form string, from, to float64) string {
+			if !answered {
+				return fmt.Sprintf(form, from) + " -> -"
+			}
+			return fmt.Sprintf(form, from) + " -> " + fmt.Sprintf(form, to)
+		}
+		t.Add(r.ModelType, r.HeadsLeft, before.Requests, change("%.0f ms", before.P50TTFTMs, after.P50TTFTMs), change("%.0f ms", before.P95TTFTMs, after.P95TTFTMs),
+			change("%.1f%%", 100*before.Goodput, 100*after.Goodput), change("%.1f%%", 100*before.HitRate, 100*after.HitRate), after.Failed, carries)
 	}
 	return t
-}
-
-// change is from which share to which.
-func change(before, after float64) string {
-	return fmt.Sprintf("%.1f%% -> %.1f%%", 100*before, 100*after)
 }

@@ -52,8 +52,9 @@ region, but with the scenario region-loss. Rules that match none of them are not
 
 Rates are those of the whole fleet. A load is a part of the rate that saturates
 it: 1.0 is the highest rate at which round_robin, without the scenarios, has
-answered 95 %% of the requests by the time the last one comes. It is found by
-bisection and printed.
+answered 95 %% of what an unlimited fleet would have answered by the time the last
+request comes. It is found by bisection and printed. It depends on the length of a
+short trace.
 
 Goodput is the share of requests with the first token within 2 s or 3 times what an
 idle head takes for the prompt, and 100 ms for each further token. --carried finds

@@ -62,6 +62,7 @@ func TestSimulateWritesJSON(t *testing.T) {
 			t.Errorf("no %s in %s", name, out)
 		}
 	}
+	has(t, out, "load 1.0 is of 300 requests in ")
 	rate, _ := result["rate"].(float64)
 	if load1, _ := fields["saturation_rate"].(float64); rate <= 0 || load1 != 2*rate {
 		t.Errorf("load 0.5 is %v, load 1 %v", rate, load1)

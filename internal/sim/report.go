@@ -10,7 +10,8 @@ type Report struct {
 	Rounds    int      `json:"rounds"`
 	Scenarios []string `json:"scenarios,omitempty"`
 	// SaturationRate is load 1 in requests a second: the highest rate at which
-	// round_robin has answered 95 % of the requests by the time the last one comes,
+	// round_robin has answered 95 % of what an unlimited fleet would have by the time
+	// the last request comes,
 	// without the scenarios; nil: it was not searched for.
 	SaturationRate *float64  `json:"saturation_rate"`
 	Results        []Result  `json:"results"`

@@ -54,6 +54,12 @@ type Study struct {
 // searchRuns is about how many runs a search for a rate takes.
 const searchRuns = 10
 
+// The rate that saturates a fleet depends on the length of a play that is shorter.
+const (
+	fewRequests = 4000
+	shortPlay   = 3 * time.Minute
+)
+
 // base is the strategy whose saturation is load 1.
 const base = "round_robin"
 
@@ -88,6 +94,10 @@ func (s *Study) Run(ctx context.Context) (*Report, error) {
 			return r, err
 		}
 		r.SaturationRate = &rate
+		if span := s.Traffic.Span(rate); s.Saturation == 0 && (s.Traffic.Requests < fewRequests || span < shortPlay) {
+			r.Notes = append(r.Notes, fmt.Sprintf("load 1.0 is of %d requests in %s: a longer trace may have another one; want %d and %s at least",
+				s.Traffic.Requests, span.Round(time.Second), fewRequests, shortPlay))
+		}
 	}
 	cells := s.cells(r.SaturationRate)
 	err := s.runAll(ctx, cells, p)
