@@ -73,8 +73,13 @@ func (h *happenings) proxied(i int) {
 		h.patchPolicy(`{"shadow":["round_robin"],"shadow_share":0.05,"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
 	for _, r := range []struct{ model, prompt, more string }{
-		{"chat", promptOf(i), `,"stream":true`}, {"chat", promptOf(i), ""}, {"dead", "hello", ""}, {"wrong", "hello", ""}, {"wrong", "hello", ""},
-		{"elsewhere", "hello", `,"stream":true`}, {"nobody-has-this", "hello", ""},
+		{"chat", promptOf(i), `,"stream":true`},
+		{"chat", promptOf(i), ""},
+		{"dead", "hello", ""},
+		{"wrong", "hello", ""},
+		{"wrong", "hello", ""},
+		{"elsewhere", "hello", `,"stream":true`},
+		{"nobody-has-this", "hello", ""},
 	} {
 		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"`+r.prompt+`"}]`+r.more+`}`)
 	}

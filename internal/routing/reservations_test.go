@@ -184,8 +184,12 @@ func TestWholeAnswersHaveNoFirstToken(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "us", nil)
 	for _, o := range []routing.Outcome{
-		{TTFT: 100}, {TTFT: 300, Duration: 900, OutputTokens: 5}, {TTFT: 200, Duration: 200, OutputTokens: 1},
-		{TTFT: 900, Whole: true}, {TTFT: 900, Duration: 900, OutputTokens: 5}, {TTFT: float64(fleet.Unknown)},
+		{TTFT: 100},
+		{TTFT: 300, Duration: 900, OutputTokens: 5},
+		{TTFT: 200, Duration: 200, OutputTokens: 1},
+		{TTFT: 900, Whole: true},
+		{TTFT: 900, Duration: 900, OutputTokens: 5},
+		{TTFT: float64(fleet.Unknown)},
 	} {
 		o.Result = routing.ResultOK
 		w.router.End(w.decide(strategy.Request{}), o)
