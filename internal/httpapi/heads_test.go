@@ -108,7 +108,7 @@ func TestAHeadHasTheSpeedThatWasLearned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.skew.Add(int64(tokens) * int64(takes[id]))
+			w.skew.Add(tokens * int64(takes[id]))
 			w.router.Begun(d)
 			w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: float64(fleet.Unknown), CachedTokens: fleet.Unknown})
 		}

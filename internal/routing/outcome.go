@@ -104,7 +104,8 @@ func (d *Decision) ended(o *Outcome, how fleet.Ending, late bool) strategy.End {
 	switch {
 	case d.firstToken.Load() > 0:
 	case o.TTFT > 0:
-		e.First, e.Told = max(time.Duration(o.TTFT*float64(time.Millisecond)), 1), true
+		e.First = max(time.Duration(o.TTFT*float64(time.Millisecond)), 1)
+		_, e.Told = o.FirstToken()
 	default:
 		e.First = e.Took
 	}

@@ -258,8 +258,12 @@ func (p *Pace) left(l *fleet.Live, number int, ahead float64, clock uint32) floa
 	if word := list[number].left.Load(); word != 0 && int32(uint32(word)-at) >= 0 {
 		ahead, at = float64(math.Float32frombits(uint32(word>>32))), uint32(word)
 	}
+	perToken := p.perToken() * p.speeds().of(number)
+	if perToken <= 0 { // its heads take no longer for more tokens
+		return 0
+	}
 	since := float64(max(int32(clock-at), 0)) / 1000
-	return min(max(ahead-since/(p.perToken()*p.speeds().of(number)), 0), most)
+	return min(max(ahead-since/perToken, 0), most)
 }
 
 // placed notes that a prompt came to the head.
@@ -341,8 +345,14 @@ func (p *Pace) forget(number int) {
 
 // Of speeds that are reported so a high one counts: others have waits in them.
 const (
-	toldFaster = 1. / 8   // of the difference to a higher one
-	toldSlower = 1. / 512 // and to a lower one
+	toldFaster = 1. / 8  // of the logarithm of the ratio to a higher one
+	toldSlower = 1. / 64 // and to a lower one
+)
+
+// Bounds of speeds that are reported, in tokens a second.
+const (
+	leastTold = 100.
+	mostTold  = 1e6
 )
 
 // firstTold learns from a time to the first token that came with the outcome.
@@ -356,14 +366,14 @@ func (p *Pace) firstTold(w fleet.Work, cached int64, after time.Duration) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, told := computed/after.Seconds(), p.told.get()
+	now, told := min(max(computed/after.Seconds(), leastTold), mostTold), p.told.get()
 	switch {
 	case told == 0:
 		told = now
 	case now > told:
-		told += (now - told) * toldFaster
+		told *= math.Pow(now/told, toldFaster)
 	default:
-		told += (now - told) * toldSlower
+		told *= math.Pow(now/told, toldSlower)
 	}
 	p.told.set(told)
 }

@@ -275,3 +275,33 @@ func TestEachPromptWeighsSomething(t *testing.T) {
 		t.Errorf("a prompt without a new token weighs %v tokens, want about 250", w)
 	}
 }
+
+// Where heads take no longer for more tokens, nothing is ahead for long, and costs are
+// numbers.
+func TestNothingWaitsWhereTokensTakeNoTime(t *testing.T) {
+	p := newPace()
+	p.model.Store(&paceModel{rest: 0.2})
+	h := reportedHead(0)
+	w := fleet.Work{Tokens: 1000, New: 1000, Pending: 1000}
+	for range 2 { // in the same millisecond
+		h.Live.TryAcquire(0, w)
+		p.placed(h, w, noon)
+	}
+	var b fleet.Burden
+	if p.read(&b, h.Live, h.Number, 0, 1, fleet.Clock(noon)); b.Ahead != 0 {
+		t.Errorf("%v tokens are ahead", b.Ahead)
+	}
+}
+
+// A time that cannot be counts as one that can.
+func TestImpossibleTimesCountLittle(t *testing.T) {
+	p := newPace()
+	w := fleet.Work{Tokens: 1000, New: 1000}
+	for range 200 {
+		p.firstTold(w, fleet.Unknown, 100*time.Millisecond)
+	}
+	p.firstTold(w, fleet.Unknown, time.Nanosecond)
+	if rate := 1 / p.perToken(); rate > 20e3 {
+		t.Errorf("after one time of a nanosecond heads of 10,000 tokens a second are taken to compute %.0f", rate)
+	}
+}
