@@ -73,6 +73,7 @@ type PolicyReplay struct {
 	Decisions int                `json:"decisions"` // replayed
 	Moved     int                `json:"moved"`     // another head
 	Failed    int                `json:"failed"`    // found a head under the old policy and none under the new one
+	Unjudged  int                `json:"unjudged"`  // found a head by the strategy slo, which may refuse them: their prompts are not kept, so that the repetition cannot tell
 	Examples  []ReplayedDecision `json:"examples"`  // up to 20 of those, newest first
 }
 

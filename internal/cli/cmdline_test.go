@@ -360,6 +360,19 @@ func TestDecisionsThatAreNoExampleAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, page.String(), "30 would go elsewhere, and 2 would find no head", "EXAMPLES\n", "the newest 2 are shown, 30 more are not\n")
+	if strings.Contains(page.String(), "slo") {
+		t.Errorf("it has refusals of a strategy that places nothing\n%s", page.String())
+	}
+}
+
+// What the strategy slo would refuse is not known of decisions without their prompts.
+func TestValidateSaysThatItCannotJudgeRefusals(t *testing.T) {
+	var page strings.Builder
+	c := &call{Command: new(cobra.Command), args: []string{"policy.yaml"}, format: "table", w: &page}
+	if err := c.printCheck(&api.PolicyCheck{Valid: true, Replay: &api.PolicyReplay{Decisions: 50, Unjudged: 40}}); err != nil {
+		t.Fatal(err)
+	}
+	has(t, page.String(), "40 of them", "may refuse some", "headway decisions what-if --policy policy.yaml")
 }
 
 // A file to read that is not there is not found, of every command.

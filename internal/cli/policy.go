@@ -193,6 +193,9 @@ func (c *call) printCheck(check *api.PolicyCheck) error {
 		return err
 	}
 	err = c.say("of the last %s %d would go elsewhere, and %d would find no head\n", terminal.Count(p.Decisions, "decision"), p.Moved, p.Failed)
+	if p.Unjudged > 0 {
+		err = c.say("%d of them would be placed by the strategy slo, which may refuse some: their prompts are not kept, so that this cannot tell; headway decisions what-if --policy %s can\n", p.Unjudged, c.args[0])
+	}
 	if len(p.Examples) > 0 {
 		err = c.show(nil, exampleTable(p.Examples))
 		if more := p.Moved + p.Failed - len(p.Examples); more > 0 {

@@ -151,7 +151,7 @@ func (s *Server) validatePolicy(w *answer, r *http.Request) error {
 func (s *Server) replay(next *policy.Policy) *api.PolicyReplay {
 	result := s.o.Router.Replay(next)
 	replay := &api.PolicyReplay{
-		Decisions: result.Decisions, Moved: result.Moved, Failed: result.Failed, Examples: []api.ReplayedDecision{},
+		Decisions: result.Decisions, Moved: result.Moved, Failed: result.Failed, Unjudged: result.Unjudged, Examples: []api.ReplayedDecision{},
 	}
 	id := func(h *fleet.Head) string {
 		if h == nil {

@@ -266,6 +266,16 @@ func TestReplay(t *testing.T) {
 	if failed.Failed != 151 || failed.Moved != 0 {
 		t.Errorf("a model type that nobody serves fails %+v", failed)
 	}
+	for text, want := range map[string]int{
+		`{"default_strategy":"slo"}`: 151,
+		`{"default_strategy":"adaptive","rules":[{"match":{"region":"us"},"strategy":"slo"}]}`:                                                 50,
+		`{"default_strategy":"model_specific","strategies":{"model_specific":{"parameters":{"models":[{"match":"m","strategy":"slo"}]}}}}`:     151,
+		`{"default_strategy":"model_specific","strategies":{"model_specific":{"parameters":{"models":[{"match":"other","strategy":"slo"}]}}}}`: 0,
+	} {
+		if got := replay(text); got.Unjudged != want || same.Unjudged != 0 {
+			t.Errorf("%s: %d are unjudged, want %d", text, got.Unjudged, want)
+		}
+	}
 	if w.router.Open() != open || w.decide(strategy.Request{}).PolicyRevision != before.PolicyRevision {
 		t.Error("the replay left a trace")
 	}

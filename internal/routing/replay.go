@@ -21,6 +21,7 @@ type Replay struct {
 	Decisions int        // replayed: at most the last 10,000, and what 2 s allow
 	Moved     int        // chose another head
 	Failed    int        // found a head under the policy in force and none under the other
+	Unjudged  int        // got a head by a strategy that may refuse: without prompts it is not known
 	Examples  []Replayed // up to 20 of those that moved or failed, newest first
 }
 
@@ -47,6 +48,9 @@ func (r *Router) Replay(next *policy.Policy) Replay {
 		result.Decisions++
 		was, wasBy := before.again(r, d, snapshot, now)
 		is, isBy := after.again(r, d, snapshot, now)
+		if is != nil && after.refusable {
+			result.Unjudged++
+		}
 		switch {
 		case was == is:
 			continue
@@ -68,6 +72,8 @@ type rehearsal struct {
 	policy  *policy.Policy
 	sets    map[criteria]*candidates
 	scratch scratch
+
+	refusable bool // the strategy that chose last may refuse requests
 }
 
 // again is the head that the decision would get, or nil, and the strategy that
@@ -99,6 +105,7 @@ func (r *rehearsal) choose(router *Router, d *Decision, req *strategy.Request, s
 		return nil, ""
 	}
 	name := c.plan.Spec.Name
+	r.refusable = strategy.Refuses(c.plan.Strategy, c.model)
 	if err != nil {
 		return nil, name
 	}

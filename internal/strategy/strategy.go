@@ -70,6 +70,15 @@ type Refuser interface {
 	Objective(in *Input) float64
 }
 
+// Refuses reports whether a strategy may refuse requests for a model type.
+func Refuses(s Strategy, modelType string) bool {
+	if m, ok := s.(*modelSpecific); ok {
+		s = m.rule(modelType).strategy
+	}
+	_, ok := s.(Refuser)
+	return ok
+}
+
 // Resident is a Strategy that keeps requests in some regions.
 type Resident interface {
 	Strategy
