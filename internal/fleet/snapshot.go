@@ -23,6 +23,14 @@ type Snapshot struct {
 	sorted   []*Head // all by id
 }
 
+// Of is the heads that serve a model type, nil if none does.
+func (s *Snapshot) Of(modelType string) []*Head {
+	if p := s.Pools[modelType]; p != nil {
+		return p.All.Heads
+	}
+	return nil
+}
+
 // Pool is the heads that serve one model type. A pool whose heads did not
 // change is the same pointer in the next snapshot, so a value derived from a
 // pool is valid exactly as long as the pointer is.

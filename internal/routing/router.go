@@ -129,7 +129,7 @@ func (r *Router) Run(ctx context.Context) error {
 			r.departed.look(s, now)
 			if now.Sub(looked) >= time.Second {
 				asked.look(s.Sorted(), now, r.o.Log)
-				r.o.Memory.Keep(func(model string) bool { return s.Pools[model] != nil })
+				r.o.Memory.Keep(s.Of)
 				doubted.look(r.o.Memory.Paces(), r.o.Log)
 				looked = now
 			}

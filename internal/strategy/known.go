@@ -122,13 +122,14 @@ func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, e End) {
 	}
 }
 
-// Keep forgets what is known of the model types that no head serves any more.
-func (k *Known) Keep(serves func(modelType string) bool) {
+// Keep forgets what is known of the model types that no head serves any more, and how
+// fast heads were whose numbers others have now.
+func (k *Known) Keep(heads func(modelType string) []*fleet.Head) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	old := *k.paces.Load()
 	next := maps.Clone(old)
-	if maps.DeleteFunc(next, func(model string, _ *Pace) bool { return !serves(model) }); len(next) < len(old) {
+	if maps.DeleteFunc(next, func(model string, p *Pace) bool { return !p.keep(heads(model)) }); len(next) < len(old) {
 		k.paces.Store(&next)
 	}
 }

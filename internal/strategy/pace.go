@@ -297,11 +297,7 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 		return
 	}
 	was := head.mark.Swap(now)
-	if head.instance != h.Instance {
-		head.instance = h.Instance
-		p.forget(h.Number)
-		head.delay.forget()
-	}
+	p.renew(h)
 	if was == 0 || was > now {
 		return
 	}
@@ -333,6 +329,27 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 		p.looked = at
 		p.sort()
 		p.compare(at)
+	}
+}
+
+// keep renews the heads, and reports whether there are any.
+func (p *Pace) keep(heads []*fleet.Head) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range heads {
+		if h.Number < len(p.list()) {
+			p.renew(h)
+		}
+	}
+	return len(heads) > 0
+}
+
+// renew forgets what is known of an earlier head of the number.
+func (p *Pace) renew(h *fleet.Head) {
+	if head := p.list()[h.Number]; head.instance < h.Instance {
+		head.instance = h.Instance
+		p.forget(h.Number)
+		head.delay.forget()
 	}
 }
 
