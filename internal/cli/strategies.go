@@ -13,6 +13,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/policy"
+	"headway/internal/strict"
 	"headway/internal/terminal"
 )
 
@@ -81,11 +82,24 @@ calibration error of 50 %. Strategies that serve other requests differ by those 
 			report.Data = slices.DeleteFunc(report.Data, func(s api.Strategy) bool {
 				return s.Effectiveness.Decisions == 0 && s.Effectiveness.RegretMs == nil
 			})
+			if len(report.Data) == 0 && q.ModelType != "" {
+				if err := c.served(q.ModelType); err != nil {
+					return err
+				}
+			}
 			slices.SortStableFunc(report.Data, func(a, b api.Strategy) int {
 				return cmp.Compare(orInfinite(a.Effectiveness.RegretMs), orInfinite(b.Effectiveness.RegretMs))
 			})
 			return c.showOr(report, func() error { return c.compare(&report) })
 		})), &q)
+}
+
+// served fails where no head serves a model type.
+func (c *call) served(modelType string) error {
+	for _, err := range c.Heads(c.Context(), client.HeadQuery{ModelType: modelType, PageSize: 1}) {
+		return err
+	}
+	return &codedError{exitNotFound, fmt.Errorf("no head serves the model type %s", strict.Quote(modelType))}
 }
 
 func orInfinite(v *float64) float64 {

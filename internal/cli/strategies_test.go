@@ -65,4 +65,11 @@ func TestStrategiesAreComparedByRegret(t *testing.T) {
 	if _, out, _ := here(t, "strategies", "compare", "--server", none); !strings.Contains(out, "no decision ended within 15m") {
 		t.Errorf("without decisions: %s", out)
 	}
+	empty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"data":[]}`)) // of strategies and of heads
+	}))
+	t.Cleanup(empty.Close)
+	if code, _, errs := here(t, "strategies", "compare", "--model-type", "nope", "--server", empty.URL); code != exitNotFound || !strings.Contains(errs, `no head serves the model type "nope"`) {
+		t.Errorf("a model type that no head serves: exit %d: %s", code, errs)
+	}
 }

@@ -84,6 +84,11 @@ func (s *Server) rehearsal(ctx context.Context, log *decisionlog.Log, head *flee
 		return err == nil && other.Head.Routable()
 	}}
 	r.ModelTypes, err = drain.Play(ctx)
+	for i := range r.ModelTypes {
+		if p := &r.ModelTypes[i]; !head.Routable() {
+			p.Assumed = append(p.Assumed, "before has "+head.ID+" take requests, which it does not now")
+		}
+	}
 	return r, err
 }
 

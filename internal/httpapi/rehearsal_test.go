@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,12 @@ func TestADrainIsRehearsed(t *testing.T) {
 	if p := into[api.DrainRehearsal](t, w.must(http.StatusOK, http.MethodPost, rehearsal, "")).ModelTypes[0]; p.HeadsLeft != 1 {
 		t.Errorf("with another head that is drained: %+v", p)
 	}
+	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/b", `{"admin_state":"enabled"}`)
+	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/a", `{"admin_state":"draining"}`)
+	if p := into[api.DrainRehearsal](t, w.must(http.StatusOK, http.MethodPost, rehearsal, "")).ModelTypes[0]; !slices.Contains(p.Assumed, "before has a take requests, which it does not now") {
+		t.Errorf("of a head that is draining already: %+v", p)
+	}
+	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/a", `{"admin_state":"enabled"}`)
 	if h := into[api.Head](t, w.must(http.StatusOK, http.MethodGet, "/api/v1/heads/a", "")); h.AdminState != "enabled" || h.InFlight != 0 {
 		t.Errorf("the head was changed: %+v", h)
 	}
