@@ -56,7 +56,8 @@ var silent = []string{
 	"github.com/cespare/xxhash/v2", "github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
 	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
 	"github.com/prometheus/client_model/go", "github.com/prometheus/common/expfmt", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
-	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.opentelemetry.io/proto/slim/otlp", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/sync/semaphore", "golang.org/x/time/rate",
+	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.opentelemetry.io/proto/slim/otlp", "go.yaml.in/yaml/v3", "golang.org/x/image/font", "golang.org/x/image/math/fixed",
+	"golang.org/x/image/vector", "golang.org/x/net/http/httpguts", "golang.org/x/sync/semaphore", "golang.org/x/time/rate",
 	"google.golang.org/protobuf/proto",
 }
 
