@@ -468,9 +468,9 @@ var sensitive = []struct{ id, action, method, target, body string }{
 	{"revokeKey", "key.revoke", "DELETE", "/api/v1/keys/{last}", ""},
 }
 
-// notSensitive are the operations that change something and are not recorded:
-// they are the traffic itself.
-var notSensitive = []string{"reportStatus", "decide", "reportProgress", "reportOutcome", "validatePolicy"}
+// notSensitive are the operations that are no reads and are not recorded: they are the
+// traffic itself, or try what would be and change nothing.
+var notSensitive = []string{"reportStatus", "decide", "reportProgress", "reportOutcome", "validatePolicy", "rehearseDrain"}
 
 // Each sensitive operation leaves an entry with who did it, from where and to
 // what; each that is refused leaves one, too.
