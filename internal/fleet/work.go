@@ -149,15 +149,15 @@ func (l *Live) Burden(b *Burden, tokens, usual float64) (own bool) {
 func (l *Live) byReport(b *Burden, report *Report, counts bool, usual float64) {
 	pending := report.PendingPromptTokens != Unknown
 	b.Reported = pending
-	told := float64(max(l.unsent.Load()+l.sent.Load(), 0))
+	reported := float64(max(l.unsent.Load()+l.sent.Load(), 0))
 	if counts {
 		if pending { // what has ended since the report is not ahead any more
-			b.Ahead, b.Waiting = min(told, b.Ahead+b.Waiting), 0
+			b.Ahead, b.Waiting = min(reported, b.Ahead+b.Waiting), 0
 		}
 		return
 	}
 	since := int64(l.Picks() - report.Picks)
-	if b.Ahead = told; !pending {
+	if b.Ahead = reported; !pending {
 		b.Ahead = float64(report.waiting()+since) * usual
 	}
 	b.Beyond = max(b.Beyond, 0)

@@ -105,7 +105,7 @@ func (d *Decision) ended(o *Outcome, how fleet.Ending, late bool) strategy.End {
 	case d.firstToken.Load() > 0:
 	case o.TTFT > 0:
 		e.First = max(time.Duration(o.TTFT*float64(time.Millisecond)), 1)
-		_, e.Told = o.FirstToken()
+		_, e.FirstReported = o.FirstToken()
 	default:
 		e.First = e.Took
 	}

@@ -114,8 +114,8 @@ func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, e End) {
 		return
 	}
 	p.answered(h, e.First, e.Took, e.At)
-	if e.Told && w.Tokens > 0 {
-		p.firstTold(w, e.Cached, e.First)
+	if e.FirstReported && w.Tokens > 0 {
+		p.learnRate(w, e.Cached, e.First)
 	}
 	if e.Cached != fleet.Unknown && p.delivered(h, w, e.Cached) {
 		k.Prompts.Clear(h.Number, h.Instance)

@@ -28,12 +28,12 @@ type Memory interface {
 
 // End is how a request ended, as far as was reported.
 type End struct {
-	How    fleet.Ending
-	Cached int64         // tokens of its prompt that the head had cached, fleet.Unknown if it did not say
-	First  time.Duration // from when it was placed until the first token; 0: FirstToken was called
-	Told   bool          // First was reported with the outcome, not taken from the whole answer
-	Took   time.Duration // from when it was placed until the end; 0: unknown
-	At     time.Time
+	How           fleet.Ending
+	Cached        int64         // tokens of its prompt that the head had cached, fleet.Unknown if it did not say
+	First         time.Duration // from when it was placed until the first token; 0: FirstToken was called
+	FirstReported bool          // First was reported with the outcome, not taken from the whole answer
+	Took          time.Duration // from when it was placed until the end; 0: unknown
+	At            time.Time
 }
 
 // Recall is what a strategy wants to know.

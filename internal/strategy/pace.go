@@ -27,7 +27,7 @@ type Pace struct {
 	model  atomic.Pointer[paceModel]   // nil: nothing is known yet
 	tokens atomic.Uint64               // of a prompt, the mean, as bits
 	caches caches
-	told   number   // tokens a second that heads compute, by times to the first token that were reported with the outcome; 0: none was
+	rate   number   // tokens a second that heads compute, by times to the first token that were reported with the outcome; 0: none was
 	firsts observed // at all heads, and so are
 	wholes observed
 
@@ -118,8 +118,8 @@ func (p *Pace) perToken() float64 {
 		if m := p.model.Load(); m != nil {
 			return m.token
 		}
-		if told := p.told.get(); told > 0 {
-			return 1 / told
+		if rate := p.rate.get(); rate > 0 {
+			return 1 / rate
 		}
 	}
 	return usualToken
@@ -184,9 +184,9 @@ func (p *Pace) speeds() speeds {
 }
 
 // burden is what delays a prompt of so many tokens at the head, and what is there beside
-// it.
-func (p *Pace) burden(h *fleet.Head, tokens, usual float64, clock uint32) (b fleet.Burden) {
-	p.read(&b, h.Live, h.Number, tokens, usual, clock)
+// it; so much of what is ahead came just now.
+func (p *Pace) burden(h *fleet.Head, fresh, tokens, usual float64, clock uint32) (b fleet.Burden) {
+	p.read(&b, h.Live, h.Number, fresh, tokens, usual, clock)
 	if p.parallelAt(h) {
 		b.Ahead, b.Waiting = 0, 0
 	}
@@ -232,13 +232,14 @@ func (p *Pace) head(number int) *headPace {
 	return next[number]
 }
 
-// read is fleet.Live.Burden, and by the clock where first tokens are not seen.
-func (p *Pace) read(b *fleet.Burden, l *fleet.Live, number int, tokens, usual float64, clock uint32) (own bool) {
-	own = l.Burden(b, tokens, usual)
+// read is fleet.Live.Burden, and by the clock where first tokens are not seen; so much
+// of what is ahead came just now. It returns whether our own counts are valid.
+func (p *Pace) read(b *fleet.Burden, l *fleet.Live, number int, fresh, tokens, usual float64, clock uint32) (valid bool) {
+	valid = l.Burden(b, tokens, usual)
 	if b.Reported {
-		b.Ahead = p.left(l, number, b.Ahead, clock)
+		b.Ahead = p.left(l, number, b.Ahead, fresh, clock)
 	}
-	return own
+	return valid
 }
 
 // leftover is what was left of the prompts ahead of a head at a time, in tokens, and
@@ -249,31 +250,41 @@ func leftover(tokens float64, at uint32) uint64 {
 
 // left is what is left of the prompts ahead of a head, where no first token shows it:
 // what was reported or left before, less what the head computes in the time since.
-func (p *Pace) left(l *fleet.Live, number int, ahead float64, clock uint32) float64 {
+// What came just now of what is ahead is left whole.
+func (p *Pace) left(l *fleet.Live, number int, ahead, fresh float64, clock uint32) float64 {
 	report, list := l.Report(), p.list()
 	if report == nil || number >= len(list) {
 		return ahead
 	}
+	ahead = max(ahead-fresh, 0)
 	most, at := ahead, fleet.Clock(report.At)
 	if word := list[number].left.Load(); word != 0 && int32(uint32(word)-at) >= 0 {
 		ahead, at = float64(math.Float32frombits(uint32(word>>32))), uint32(word)
 	}
 	perToken := p.perToken() * p.speeds().of(number)
 	if perToken <= 0 { // its heads take no longer for more tokens
-		return 0
+		return fresh
 	}
 	since := float64(max(int32(clock-at), 0)) / 1000
-	return min(max(ahead-since/perToken, 0), most)
+	return min(max(ahead-since/perToken, 0), most) + fresh
+}
+
+// noteLeft notes what is left at a head whose first tokens are not seen, with the prompt
+// that came just now.
+func (p *Pace) noteLeft(head *headPace, h *fleet.Head, own float64, clock uint32) {
+	for {
+		var b fleet.Burden
+		old := head.left.Load()
+		if p.read(&b, h.Live, h.Number, own, 0, 1, clock); !b.Reported || head.left.CompareAndSwap(old, leftover(b.Ahead, clock)) {
+			return
+		}
+	}
 }
 
 // placed notes that a prompt came to the head.
 func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
 	head, ahead, at := p.head(h.Number), h.Live.OwnPending()-int64(w.Pending), int64(now.Sub(paceZero))
-	var b fleet.Burden
-	if h.Live.Burden(&b, 0, 1); b.Reported {
-		clock, ours := fleet.Clock(now), float64(w.Pending)
-		head.left.Store(leftover(p.left(h.Live, h.Number, max(b.Ahead-ours, 0), clock)+ours, clock))
-	}
+	p.noteLeft(head, h, float64(w.Pending), fleet.Clock(now))
 	if ahead <= 0 {
 		head.mark.Store(at)
 	}
@@ -362,18 +373,18 @@ func (p *Pace) forget(number int) {
 
 // Of speeds that are reported so a high one counts: others have waits in them.
 const (
-	toldFaster = 1. / 8  // of the logarithm of the ratio to a higher one
-	toldSlower = 1. / 64 // and to a lower one
+	rateUp   = 1. / 8  // of the logarithm of the ratio to a higher one
+	rateDown = 1. / 64 // and to a lower one
 )
 
 // Bounds of speeds that are reported, in tokens a second.
 const (
-	leastTold = 100.
-	mostTold  = 1e6
+	leastRate = 100.
+	mostRate  = 1e6
 )
 
-// firstTold learns from a time to the first token that came with the outcome.
-func (p *Pace) firstTold(w fleet.Work, cached int64, after time.Duration) {
+// learnRate learns from a time to the first token that came with the outcome.
+func (p *Pace) learnRate(w fleet.Work, cached int64, after time.Duration) {
 	computed := float64(w.New)
 	if cached != fleet.Unknown {
 		computed = float64(int64(w.Tokens) - cached)
@@ -383,16 +394,16 @@ func (p *Pace) firstTold(w fleet.Work, cached int64, after time.Duration) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, told := min(max(computed/after.Seconds(), leastTold), mostTold), p.told.get()
+	now, rate := min(max(computed/after.Seconds(), leastRate), mostRate), p.rate.get()
 	switch {
-	case told == 0:
-		told = now
-	case now > told:
-		told *= math.Pow(now/told, toldFaster)
+	case rate == 0:
+		rate = now
+	case now > rate:
+		rate *= math.Pow(now/rate, rateUp)
 	default:
-		told *= math.Pow(now/told, toldSlower)
+		rate *= math.Pow(now/rate, rateDown)
 	}
-	p.told.set(told)
+	p.rate.set(rate)
 }
 
 // leastSamples of a head are too few to say how fast it is.

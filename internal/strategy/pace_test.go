@@ -3,6 +3,7 @@ package strategy
 import (
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,7 +223,7 @@ func TestWhatWasReportedIsComputedMeanwhile(t *testing.T) {
 	h := reportedHead(0)
 	ahead := func(after time.Duration) float64 {
 		var b fleet.Burden
-		if p.read(&b, h.Live, h.Number, 0, 1, fleet.Clock(noon.Add(after))); !b.Reported {
+		if p.read(&b, h.Live, h.Number, 0, 0, 1, fleet.Clock(noon.Add(after))); !b.Reported {
 			t.Fatal("its own counts stand for what is ahead")
 		}
 		return b.Ahead
@@ -256,7 +257,7 @@ func TestReportedTimesSayHowFastHeadsAre(t *testing.T) {
 		tokens := 200 + random.Float64()*4000
 		wait := max(0, random.NormFloat64())
 		after := time.Duration((wait + tokens/40e3) * float64(time.Second))
-		p.firstTold(fleet.Work{Tokens: int32(2 * tokens), New: int32(2 * tokens)}, int64(tokens), after)
+		p.learnRate(fleet.Work{Tokens: int32(2 * tokens), New: int32(2 * tokens)}, int64(tokens), after)
 	}
 	if rate := 1 / p.perToken(); rate < 25e3 || rate > 41e3 {
 		t.Errorf("heads of 40,000 tokens a second are taken to compute %.0f", rate)
@@ -288,7 +289,7 @@ func TestNothingWaitsWhereTokensTakeNoTime(t *testing.T) {
 		p.placed(h, w, noon)
 	}
 	var b fleet.Burden
-	if p.read(&b, h.Live, h.Number, 0, 1, fleet.Clock(noon)); b.Ahead != 0 {
+	if p.read(&b, h.Live, h.Number, 0, 0, 1, fleet.Clock(noon)); b.Ahead != 0 {
 		t.Errorf("%v tokens are ahead", b.Ahead)
 	}
 }
@@ -298,10 +299,63 @@ func TestImpossibleTimesCountLittle(t *testing.T) {
 	p := newPace()
 	w := fleet.Work{Tokens: 1000, New: 1000}
 	for range 200 {
-		p.firstTold(w, fleet.Unknown, 100*time.Millisecond)
+		p.learnRate(w, fleet.Unknown, 100*time.Millisecond)
 	}
-	p.firstTold(w, fleet.Unknown, time.Nanosecond)
+	p.learnRate(w, fleet.Unknown, time.Nanosecond)
 	if rate := 1 / p.perToken(); rate > 20e3 {
 		t.Errorf("after one time of a nanosecond heads of 10,000 tokens a second are taken to compute %.0f", rate)
+	}
+}
+
+// A prompt that was placed just now is expected to wait for what is ahead, and to be
+// computed itself: as it was expected before it was placed.
+func TestWhatIsExpectedOfAPlacedPromptHasThePrompt(t *testing.T) {
+	k := NewKnown(KnownOptions{Blocks: 1})
+	p := k.Pace("m")
+	p.model.Store(&paceModel{token: 1e-4})
+	h := reportedHead(0)
+	for i := range 4 {
+		in := Input{Request: &Request{ModelType: "m", InputTokens: 10_000}, memory: k, ModelType: "m", Now: noon, clock: fleet.Clock(noon)}
+		in.RecallPrompt()
+		before := in.See(h).Predicted
+		w := in.Work(h)
+		h.Live.TryAcquire(0, w)
+		after := in.Predict(h, w)
+		p.placed(h, w, noon)
+		if want := float64(i+1) * 1000; math.Abs(before-want) > 1 || math.Abs(after-want) > 1 {
+			t.Errorf("prompt %d is expected after %.0f ms, once placed after %.0f, want %.0f", i, before, after, want)
+		}
+	}
+}
+
+// A head that takes twice as long has the more left, and what many placed at once is
+// all noted.
+func TestWhatIsLeftIsLeftBySlowHeadsLonger(t *testing.T) {
+	p := newPace()
+	h := reportedHead(0)
+	p.head(h.Number)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 500 {
+				w := fleet.Work{Tokens: 30, New: 30, Pending: 30}
+				h.Live.TryAcquire(0, w)
+				p.placed(h, w, noon)
+			}
+		})
+	}
+	all.Wait()
+	ahead := func(after time.Duration) float64 {
+		var b fleet.Burden
+		p.read(&b, h.Live, h.Number, 0, 0, 1, fleet.Clock(noon.Add(after)))
+		return b.Ahead
+	}
+	if got := ahead(0); got != 120_000 {
+		t.Errorf("%.0f tokens are ahead of the 120,000 placed", got)
+	}
+	usual := 120_000 - ahead(time.Second)
+	p.speeds()[h.Number].Store(math.Float64bits(2))
+	if slow := 120_000 - ahead(time.Second); math.Abs(slow-usual/2) > 1 {
+		t.Errorf("a head that takes twice as long computes %.0f tokens in the time in which others compute %.0f", slow, usual)
 	}
 }

@@ -108,7 +108,7 @@ type Seen struct {
 // See looks at a head.
 func (in *Input) See(h *fleet.Head) Seen {
 	pace, tokens := in.Recalled.Pace, in.Tokens()
-	b := pace.burden(h, tokens, pace.usual(), in.clock)
+	b := pace.burden(h, 0, tokens, pace.usual(), in.clock)
 	s := Seen{
 		Head: h, Ahead: b.Ahead + b.Waiting, Uncached: in.unknown(h, tokens), Requests: b.Requests + max(b.Beyond, 0),
 		KV: max(b.KV, 0), Slower: pace.Slower(h),
@@ -124,7 +124,7 @@ func (in *Input) Predict(h *fleet.Head, w fleet.Work) float64 {
 	if pace == nil {
 		return math.NaN()
 	}
-	b := pace.burden(h, 0, pace.usual(), in.clock)
+	b := pace.burden(h, float64(w.Pending), 0, pace.usual(), in.clock)
 	return pace.predict(h, max(b.Ahead+b.Waiting, float64(w.Pending)), float64(h.Live.Tokens()))
 }
 

@@ -172,7 +172,7 @@ func (w *weighing) sum() {
 // begin reads what a head has to do, and whether our own counts say so.
 func (w *weighing) begin(h *weighed, l *fleet.Live, number int32, weight float64) (own bool) {
 	h.slower, h.weight = w.speeds.of(int(number)), weight
-	return w.pace.read(&h.Burden, l, int(number), w.tokens, w.usual, w.clock)
+	return w.pace.read(&h.Burden, l, int(number), 0, w.tokens, w.usual, w.clock)
 }
 
 // finish makes of what a head has to do what costs are made of.
