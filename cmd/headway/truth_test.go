@@ -107,16 +107,16 @@ func TestEveryExpressionTellsTheTruth(t *testing.T) {
 			t.Errorf("%s: %v", e.where, err)
 			continue
 		}
-		for _, what := range unknown(t, prom, expr) {
-			t.Errorf("%s: nobody knows the %s: %s", e.where, what, e.text)
-		}
-		found, err := prom.query(e.text)
-		if err != nil {
-			t.Errorf("%s: %v", e.where, err)
-		}
-		if !slices.ContainsFunc(found, func(s sample) bool { return s.Value[1] != "NaN" }) {
-			t.Errorf("%s has no data: %s", e.where, e.text)
-		}
+		eventually(t, patience, e.where+" names what exists and has data: "+e.text, func() error {
+			if missing := unknown(t, prom, expr); len(missing) > 0 {
+				return fmt.Errorf("nobody knows the %s", strings.Join(missing, ", the "))
+			}
+			found, err := prom.query(e.text)
+			if err == nil && !slices.ContainsFunc(found, func(s sample) bool { return s.Value[1] != "NaN" }) {
+				err = fmt.Errorf("it gives %v", found)
+			}
+			return err
+		})
 		if mayBeZero[e.panel] == "" {
 			showsSomething(t, e, prom)
 		}
@@ -289,36 +289,38 @@ var mayBeMissing = map[string]string{
 
 func rulesAreWell(t *testing.T, prom prometheusOf, parse parser.Parser) {
 	t.Helper()
-	var data struct {
-		Groups []struct {
-			Rules []struct{ Name, Query, Health, LastError, Type string }
+	eventually(t, patience, "each rule is well", func() error {
+		var data struct {
+			Groups []struct {
+				Rules []struct{ Name, Query, Health, LastError, Type string }
+			}
 		}
-	}
-	if err := prom.get("/api/v1/rules", nil, &data); err != nil {
-		t.Fatal(err)
-	}
-	rules := 0
-	for _, g := range data.Groups {
-		for _, r := range g.Rules {
-			rules++
-			if r.Health != "ok" || r.LastError != "" {
-				t.Errorf("rule %s is %s: %s", r.Name, r.Health, r.LastError)
-			}
-			expr, err := parse.ParseExpr(r.Query)
-			if err != nil {
-				t.Errorf("rule %s: %v", r.Name, err)
-				continue
-			}
-			for _, what := range unknown(t, prom, expr) {
-				if mayBeMissing[strings.TrimPrefix(what, "metric ")] == "" {
-					t.Errorf("rule %s: nobody knows the %s", r.Name, what)
+		if err := prom.get("/api/v1/rules", nil, &data); err != nil {
+			return err
+		}
+		rules := 0
+		for _, g := range data.Groups {
+			for _, r := range g.Rules {
+				rules++
+				if r.Health != "ok" || r.LastError != "" {
+					return fmt.Errorf("rule %s is %s: %s", r.Name, r.Health, r.LastError)
+				}
+				expr, err := parse.ParseExpr(r.Query)
+				if err != nil {
+					return fmt.Errorf("rule %s: %w", r.Name, err)
+				}
+				for _, what := range unknown(t, prom, expr) {
+					if mayBeMissing[strings.TrimPrefix(what, "metric ")] == "" {
+						return fmt.Errorf("rule %s: nobody knows the %s", r.Name, what)
+					}
 				}
 			}
 		}
-	}
-	if rules < 40 {
-		t.Errorf("%d rules are loaded", rules)
-	}
+		if rules < 40 {
+			return fmt.Errorf("%d rules are loaded", rules)
+		}
+		return nil
+	})
 }
 
 // Every metric of the guide has the guide's labels and no other, from the first
