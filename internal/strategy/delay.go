@@ -125,22 +125,23 @@ const (
 
 // sort finds which heads compute prompts in parallel. Those of a pool are compared by the
 // same measure, unless one is surely of the other kind. What was learned by the other
-// measure is forgotten.
+// measure, or beside what heads of the other kind take, is forgotten.
 func (p *Pace) sort() {
 	list := p.list()
 	var all evidence
 	for _, h := range list {
 		all.add(&h.delay)
 	}
-	if is := all.parallel(p.parallel, poolSure); is != p.parallel {
-		p.parallel = is
+	is := all.parallel(p.parallel, poolSure)
+	restart := is != p.parallel
+	if p.parallel = is; restart {
 		p.fit.restart()
 	}
 	for i, h := range list {
 		var e evidence
 		e.add(&h.delay)
-		if is := e.parallel(p.parallel, headSure); is != h.delay.parallel.Load() {
-			h.delay.parallel.Store(is)
+		is := e.parallel(p.parallel, headSure)
+		if was := h.delay.parallel.Swap(is); is != was || restart {
 			p.forget(i)
 		}
 	}

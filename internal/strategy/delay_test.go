@@ -18,6 +18,7 @@ type queueLike struct {
 	at       time.Time
 	each     time.Duration // between two prompts at a head, on average
 	first    time.Duration // of a parallel head
+	sooner   time.Duration // for each token, at one
 	waits    []waiting     // for their first tokens
 }
 
@@ -28,7 +29,7 @@ type waiting struct {
 }
 
 func newQueueLike(seed uint64, parallel ...bool) *queueLike {
-	q := &queueLike{newEngineLike(make([]float64, len(parallel))...), parallel, noon, 350 * time.Millisecond, time.Second, nil}
+	q := &queueLike{newEngineLike(make([]float64, len(parallel))...), parallel, noon, 350 * time.Millisecond, time.Second, 0, nil}
 	q.random = rand.New(rand.NewPCG(seed, 1))
 	return q
 }
@@ -45,7 +46,7 @@ func (q *queueLike) play(prompts int) {
 		w := waiting{i, q.at, q.at, fleet.Work{Tokens: fresh, New: fresh, Pending: fresh}}
 		h.Live.TryAcquire(0, w.work)
 		q.pace.placed(h, w.work, q.at)
-		took := float64(q.first)
+		took := float64(q.first - time.Duration(fresh)*q.sooner)
 		if !q.parallel[i] {
 			if q.now[i].After(w.at) {
 				w.at = q.now[i]
@@ -107,6 +108,65 @@ func TestParallelHeadsAreFound(t *testing.T) {
 				t.Errorf("seed %d, a prompt each %v: a first token is expected after %.0f ms, and comes after a second", seed, q.each, p)
 			}
 		}
+	}
+}
+
+// How long parallel heads take is known also where long prompts begin no later than
+// short ones, and tokens explain nothing.
+func TestParallelHeadsNeedNoTimeForTokens(t *testing.T) {
+	q := newQueueLike(1, true, true)
+	q.sooner = 20 * time.Microsecond
+	q.play(6000)
+	if p := q.pace.predict(q.heads[0], 1000, 0); !(p > 850 && p < 1150) {
+		t.Errorf("a first token is expected after %.0f ms, and comes after some 960", p)
+	}
+}
+
+// known is whether the speed of a head is.
+func (q *queueLike) known(head int) bool {
+	_, known := q.pace.speed(q.heads[head])
+	return known
+}
+
+// What was learned of a head by the measure of another kind says nothing of it, and
+// what was learned beside a pool of another kind nothing either.
+func TestWhatAnotherMeasureSaidIsForgotten(t *testing.T) {
+	q := newQueueLike(1, false, true, false, false)
+	for q.play(100); !q.found()[1]; q.play(1) {
+		if !q.known(1) {
+			t.Fatal("nothing was learned of the head as a queue")
+		}
+	}
+	if q.known(1) || !q.known(0) {
+		t.Errorf("as it is found to be parallel its speed is known: %v, that of another: %v", q.known(1), q.known(0))
+	}
+	q.play(3000)
+	for i := range q.parallel {
+		q.parallel[i] = true
+	}
+	if slower := q.pace.Slower(q.heads[1]); slower < 2 {
+		t.Fatalf("beside queues the hosted head is taken to be %.1f times as slow", slower)
+	}
+	for range 20_000 { // until the pool is found to be of another kind
+		if q.play(1); q.pace.parallel {
+			break
+		}
+	}
+	if !q.found()[1] || q.known(1) {
+		t.Errorf("as the pool is found to be parallel (%v) the speed of a head is known that was so before: %v, %.1f times as slow", q.found(), q.known(1), q.pace.Slower(q.heads[1]))
+	}
+}
+
+// A head with the number of a hosted one may be a queue.
+func TestAKindIsThatOfAHeadNotOfItsNumber(t *testing.T) {
+	q := newQueueLike(1, false, true, false, false)
+	q.play(6000)
+	next := &fleet.Head{Number: 1, Instance: 9, Live: new(fleet.Live)}
+	if !q.pace.keep(q.heads) || !q.pace.parallelAt(q.heads[1]) {
+		t.Fatal("the hosted head is not found, or forgotten while it is there")
+	}
+	if q.pace.keep([]*fleet.Head{next}); q.pace.parallelAt(next) {
+		t.Error("a new head is taken to be hosted, as the one before it was")
 	}
 }
 
