@@ -312,6 +312,7 @@ type StrategyEffectiveness struct {
 	Imbalance        *float64 `json:"imbalance"`         // the part of the requests in flight above an even share of the heads, 0 to 1
 	ObjectiveMet     int64    `json:"objective_met"`     // decisions whose first token came in time
 	ObjectiveMissed  int64    `json:"objective_missed"`  // decisions whose first token came late, or whose head failed
+	Refused          int64    `json:"refused"`           // requests that it refused with 429, which are none of the decisions
 }
 
 // StrategyParameter describes one parameter of a strategy.
@@ -332,6 +333,7 @@ type StrategyResults struct {
 	Errors     uint64   `json:"errors"`
 	Cancelled  uint64   `json:"cancelled"`
 	Expired    uint64   `json:"expired"`
+	Refused    uint64   `json:"refused"` // requests that it refused with 429, which are none of the decisions
 	MeanTTFTMs *float64 `json:"mean_ttft_ms,omitempty"`
 }
 

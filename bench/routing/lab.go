@@ -88,6 +88,9 @@ func (r *regrets) Sampled(s *routing.Sample) {
 // Ended implements routing.Watcher.
 func (*regrets) Ended(*routing.Decision, *routing.Outcome, bool) {}
 
+// Refused implements routing.Watcher.
+func (*regrets) Refused(string, string, time.Time) {}
+
 // lab makes runs, each once.
 type lab struct {
 	ctx context.Context //nolint:containedctx // of the one call of main

@@ -102,7 +102,7 @@ func summarise(ctx context.Context, c *client.Client) (*summary, error) {
 	}
 	strategies, err := c.Strategies(ctx)
 	for _, st := range strategies {
-		if st.Results.Decisions > 0 {
+		if st.Results.Decisions > 0 || st.Results.Refused > 0 {
 			s.Strategy = append(s.Strategy, st)
 		}
 	}
@@ -221,13 +221,13 @@ func (s *summary) print(w io.Writer) error {
 		_ = t.Write(w, false)
 		_ = terminal.Printf(w, "\n")
 	}
-	t = &terminal.Table{Columns: []string{"STRATEGY", "DECISIONS", "OK", "ERRORS", "CANCELLED", "EXPIRED", "MEAN TTFT"}}
+	t = &terminal.Table{Columns: []string{"STRATEGY", "DECISIONS", "OK", "ERRORS", "CANCELLED", "EXPIRED", "REFUSED", "MEAN TTFT"}}
 	for _, st := range s.Strategy {
 		ttft := "-"
 		if st.Results.MeanTTFTMs != nil {
 			ttft = fmt.Sprintf("%.0f ms", *st.Results.MeanTTFTMs)
 		}
-		t.Add(st.Name, st.Results.Decisions, st.Results.OK, st.Results.Errors, st.Results.Cancelled, st.Results.Expired, ttft)
+		t.Add(st.Name, st.Results.Decisions, st.Results.OK, st.Results.Errors, st.Results.Cancelled, st.Results.Expired, st.Results.Refused, ttft)
 	}
 	if len(t.Rows) == 0 {
 		return terminal.Printf(w, "no decisions yet\n")

@@ -60,6 +60,17 @@ func TestStatusShowsWhatWaits(t *testing.T) {
 	has(t, listOf(t, h), "  2 of 3  ")
 }
 
+// What a strategy refused stands beside what it placed.
+func TestStatusShowsWhatAStrategyRefused(t *testing.T) {
+	s := newSummary()
+	s.Strategy = []api.Strategy{{Name: "slo", Results: api.StrategyResults{Decisions: 4, OK: 3, Expired: 1, Refused: 17}}}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "EXPIRED  REFUSED  MEAN TTFT\n", "slo       4          3   0       0          1        17       -\n")
+}
+
 // Heads that only the guard holds count as they do in the service's readiness
 // and in active_heads.
 func TestStatusNamesHeldHeads(t *testing.T) {

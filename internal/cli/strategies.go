@@ -80,7 +80,7 @@ calibration error of 50 %. Strategies that serve other requests differ by those 
 				return err
 			}
 			report.Data = slices.DeleteFunc(report.Data, func(s api.Strategy) bool {
-				return s.Effectiveness.Decisions == 0 && s.Effectiveness.RegretMs == nil
+				return s.Effectiveness.Decisions == 0 && s.Effectiveness.RegretMs == nil && s.Effectiveness.Refused == 0
 			})
 			if len(report.Data) == 0 && q.ModelType != "" {
 				if err := c.served(q.ModelType); err != nil {
@@ -114,7 +114,7 @@ func (c *call) compare(report *api.StrategyList) error {
 	if len(report.Data) == 0 {
 		return c.say("no decision ended within %s\n", terminal.Short(time.Duration(report.WindowSeconds)*time.Second))
 	}
-	t := &terminal.Table{Columns: []string{"STRATEGY", "DECISIONS", "REGRET", "FIRST TOKEN", "CALIBRATION", "IN TIME", "CACHE KEPT", "IMBALANCE"}}
+	t := &terminal.Table{Columns: []string{"STRATEGY", "DECISIONS", "REFUSED", "REGRET", "FIRST TOKEN", "CALIBRATION", "IN TIME", "CACHE KEPT", "IMBALANCE"}}
 	var doubted []string
 	for i := range report.Data {
 		name, e := report.Data[i].Name, &report.Data[i].Effectiveness
@@ -123,7 +123,7 @@ func (c *call) compare(report *api.StrategyList) error {
 			regret += " ?"
 			doubted = append(doubted, doubt(name, e))
 		}
-		t.Add(name, e.Decisions, regret, measured(e.TTFTMs, 1, "%.0f ms"), measured(e.CalibrationError, 100, "%.0f%%"),
+		t.Add(name, e.Decisions, e.Refused, regret, measured(e.TTFTMs, 1, "%.0f ms"), measured(e.CalibrationError, 100, "%.0f%%"),
 			part(e.ObjectiveMet, e.ObjectiveMet+e.ObjectiveMissed), part(orZero(e.PrefixKept), orZero(e.PrefixPromised)), measured(e.Imbalance, 100, "%.0f%%"))
 	}
 	err := t.Write(c.w, false)

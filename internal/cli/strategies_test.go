@@ -34,6 +34,7 @@ func TestStrategiesAreComparedByRegret(t *testing.T) {
 		of("unmeasured", api.StrategyEffectiveness{Decisions: 4}),
 		of("worse", api.StrategyEffectiveness{Decisions: 40, RegretMs: new(80.), RegretReliable: true, CalibrationError: new(0.2), Predictions: 40, TTFTMs: new(300.), ObjectiveMet: 39, ObjectiveMissed: 1, PrefixPromised: new(int64(1000)), PrefixKept: new(int64(250)), Imbalance: new(0.125)}),
 		of("doubtful", api.StrategyEffectiveness{Decisions: 50, RegretMs: new(5.), CalibrationError: new(0.9), Predictions: 50}),
+		of("stern", api.StrategyEffectiveness{Refused: 12345}),
 		of("new", api.StrategyEffectiveness{Decisions: 1, RegretMs: new(9.)}))
 	code, out, errs := here(t, "strategies", "compare", "--window", "5m", "--model-type", "llama", "--server", url)
 	if code != exitOK || query != "model_type=llama&window=5m0s" {
@@ -46,10 +47,10 @@ func TestStrategiesAreComparedByRegret(t *testing.T) {
 		}
 		first = append(first, strings.Fields(line)[0])
 	}
-	if got := strings.Join(first, " "); got != "STRATEGY doubtful new worse unmeasured" {
+	if got := strings.Join(first, " "); got != "STRATEGY doubtful new worse unmeasured stern" {
 		t.Errorf("the order is %s:\n%s", got, out)
 	}
-	has(t, out, "worse       40         80.0 ms", "300 ms", "20%", "97.5%", "25.0%", "12%", "5.0 ms ?", "9.0 ms ?",
+	has(t, out, "worse       40         0        80.0 ms", "300 ms", "20%", "97.5%", "25.0%", "12%", "5.0 ms ?", "9.0 ms ?", "stern       0          12345    -",
 		"worse     adaptive  77     25%        80.0 ms  1.5 ms")
 	has(t, errs, "the regret of doubtful is not reliable: what was expected was off by 90%", "the regret of new is not reliable yet")
 	if strings.Contains(errs, "worse") {

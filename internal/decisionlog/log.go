@@ -143,6 +143,9 @@ func (l *Log) Sampled(s *routing.Sample) {
 	}
 }
 
+// Refused implements routing.Watcher. The log is of placements.
+func (*Log) Refused(string, string, time.Time) {}
+
 func newEntry(s *routing.Sample) *entry {
 	e := &entry{
 		decision: s.Decision, at: s.At, share: s.Share, session: s.Session, tokens: s.Tokens, bytes: s.Bytes, perBlock: s.PerBlock,

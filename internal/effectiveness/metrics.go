@@ -51,6 +51,7 @@ func newMetrics() *metrics {
 	add(promisedTokens, 1, "prefix_promised_tokens_total", "Tokens of prompts that the chosen heads were expected to have cached, of requests for which they said what they had.")
 	add(deliveredTokens, 1, "prefix_delivered_tokens_total", "Tokens of those prompts that they had cached, promised or not.")
 	add(keptTokens, 1, "prefix_kept_tokens_total", "Tokens of headway_strategy_prefix_promised_tokens_total that they had cached.")
+	add(refused, 1, "refused_total", "Requests that the strategy refused, since no head was likely to begin to answer in time. They are no decisions of it.")
 	objective := of("strategy_objective_total", "Decisions by whether their first token came within the objective (effectiveness.objective); those whose head failed missed it.", "strategy", "model_type", "result")
 	m.sums = append(m.sums, sum{objective, met, 1, []string{"met"}}, sum{objective, missed, 1, []string{"missed"}})
 	shadow := func(k kind, unit float64, name, help string) {

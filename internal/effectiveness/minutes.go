@@ -26,6 +26,7 @@ const (
 	keptTokens // of those promised
 	met        // the objective
 	missed
+	refused          // requests, which are no decisions
 	agreed           // of the decisions that a shadow was asked for, those with the same head
 	shadowRegretTime // µs, as regretTime
 	kinds

@@ -29,6 +29,7 @@ type Effect struct {
 	Delivered   int64   // tokens that they had, promised or not
 	Kept        int64   // tokens of those promised that they had
 	Met, Missed int64   // decisions by the objective
+	Refused     int64   // requests that the strategy refused
 }
 
 // Regret says little while what is expected is far from what is observed, or was
@@ -88,7 +89,7 @@ func (s *sums) effect() Effect {
 		Predictions: s[predictions], Calibration: ratio(errorTime, comparedTime), Bias: ratio(predictedTime, comparedTime) - 1,
 		Imbalance: ratio(requestsAbove, requestsSeen),
 		Promises:  s[promises], Promised: s[promisedTokens], Delivered: s[deliveredTokens], Kept: s[keptTokens],
-		Met: s[met], Missed: s[missed],
+		Met: s[met], Missed: s[missed], Refused: s[refused],
 	}
 }
 

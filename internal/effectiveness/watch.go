@@ -169,6 +169,11 @@ func (w *Watch) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
 	}
 }
 
+// Refused implements routing.Watcher.
+func (w *Watch) Refused(by, modelType string, at time.Time) {
+	w.cell(key{by, modelType, ""}).at(at).add(refused, 1)
+}
+
 // firstToken compares the time to the first token with what was expected and with
 // the objective.
 func (w *Watch) firstToken(n counter, d *routing.Decision, o *routing.Outcome) {

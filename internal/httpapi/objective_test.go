@@ -56,4 +56,14 @@ func TestWhatMissesItsObjectiveIsRefused(t *testing.T) {
 	if text := p.scrape(); !strings.Contains(text, `headway_decision_failures_total{reason="objective_unreachable"} 2`) {
 		t.Error("the refusals are not counted, or not once")
 	}
+	const refused = `headway_strategy_refused_total{model_type="m",strategy="slo"} 2`
+	list := into[api.StrategyList](t, p.do(http.MethodGet, "/api/v1/strategies?model_type=m", ""))
+	for _, s := range list.Data {
+		if want := map[bool]uint64{true: 2}[s.Name == "slo"]; s.Results.Refused != want || s.Effectiveness.Refused != int64(want) || want > 0 && s.Results.Decisions != 0 {
+			t.Errorf("%s refused %d, within the window %d, of %d decisions", s.Name, s.Results.Refused, s.Effectiveness.Refused, s.Results.Decisions)
+		}
+	}
+	if text := p.scrape(); !strings.Contains(text, refused) {
+		t.Errorf("want %s", refused)
+	}
 }

@@ -69,7 +69,7 @@ func described(spec *strategy.Spec) api.Strategy {
 func results(stat routing.StrategyStat) api.StrategyResults {
 	return api.StrategyResults{
 		Decisions: stat.Decisions, OK: stat.OK, Errors: stat.Errors, Cancelled: stat.Cancelled, Expired: stat.Expired,
-		MeanTTFTMs: rounded(stat.MeanTTFT, 100),
+		Refused: stat.Refused, MeanTTFTMs: rounded(stat.MeanTTFT, 100),
 	}
 }
 
@@ -81,6 +81,7 @@ func effectOf(e *effectiveness.Effect) api.StrategyEffectiveness {
 		Decisions: e.Decisions, TTFTMs: rounded(e.TTFT, 100), RegretMs: rounded(e.Regret, 100), RegretReliable: e.Reliable(),
 		CalibrationError: rounded(e.Calibration, 1e4), CalibrationBias: rounded(e.Bias, 1e4), Predictions: e.Predictions,
 		Imbalance: rounded(e.Imbalance, 1e4), ObjectiveMet: e.Met, ObjectiveMissed: e.Missed,
+		Refused: e.Refused,
 	}
 	if e.Promises > 0 {
 		of.PrefixPromised, of.PrefixDelivered, of.PrefixKept = &e.Promised, &e.Delivered, &e.Kept

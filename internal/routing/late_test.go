@@ -89,6 +89,9 @@ func TestWhatNoHeadCanBeginInTimeIsRefused(t *testing.T) {
 	if no := refusal(t, w, strategy.Request{InputTokens: 1000, Strategy: "adaptive"}); no != nil {
 		t.Errorf("adaptive: %v", no)
 	}
+	if n := w.router.StrategyStats()["slo"].Refused; n != 2 {
+		t.Errorf("%d requests count as refused, want the 2 that were", n)
+	}
 }
 
 // The attempt after one that failed is not refused: the request has waited already. Nor is
@@ -114,5 +117,8 @@ func TestARefusedRequestFallsBack(t *testing.T) {
 	d := w.decide(strategy.Request{InputTokens: 1000})
 	if d.Head.ID != "s" || d.Fallback() == nil || d.Fallback().Why != routing.FailObjective {
 		t.Errorf("to %s, fallback %+v", d.Head.ID, d.Fallback())
+	}
+	if n := w.router.StrategyStats()["slo"].Refused; n != 0 {
+		t.Errorf("%d requests count as refused, and each has a head", n)
 	}
 }

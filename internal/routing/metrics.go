@@ -93,6 +93,7 @@ func (l *lookups) count(hit bool) {
 // strategyStats is how well a strategy did since the start.
 type strategyStats struct {
 	results [ResultEvicted + 1]atomic.Uint64
+	refused atomic.Uint64 // requests
 	ttfts   atomic.Uint64 // number of reported times to the first token
 	ttftMs  atomic.Uint64 // their sum, in whole ms
 }
@@ -100,6 +101,7 @@ type strategyStats struct {
 // StrategyStat is how well a strategy did since the start of the process.
 type StrategyStat struct {
 	Decisions, OK, Errors, Cancelled, Expired uint64
+	Refused                                   uint64  // requests that it refused; they are no decisions of it
 	MeanTTFT                                  float64 // ms, NaN when none was reported
 }
 
@@ -115,7 +117,7 @@ func (r *Router) StrategyStats() map[string]StrategyStat {
 			Decisions: decisions[name],
 			OK:        s.results[ResultOK].Load(), Errors: s.results[ResultError].Load(),
 			Cancelled: s.results[ResultCancelled].Load(), Expired: s.results[ResultExpired].Load(),
-			MeanTTFT: math.NaN(),
+			Refused: s.refused.Load(), MeanTTFT: math.NaN(),
 		}
 		if n := s.ttfts.Load(); n > 0 {
 			stat.MeanTTFT = float64(s.ttftMs.Load()) / float64(n)

@@ -218,6 +218,7 @@ type watcher struct {
 	mu      sync.Mutex
 	samples []routing.Sample
 	ended   int
+	refused []string // strategy and model type
 }
 
 func (w *watcher) Sampled(s *routing.Sample) {
@@ -232,6 +233,12 @@ func (w *watcher) Ended(*routing.Decision, *routing.Outcome, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended++
+}
+
+func (w *watcher) Refused(by, modelType string, _ time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = append(w.refused, by+" "+modelType)
 }
 
 // Each decision of a quiet service is sampled, with the heads as they were before it.

@@ -86,6 +86,14 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 	return e
 }
 
+// refused counts a request that a strategy refused.
+func (r *Router) refused(by, model string) {
+	r.metrics.strategies[by].refused.Add(1)
+	for _, w := range r.o.Watchers {
+		w.Refused(by, model, r.o.Now())
+	}
+}
+
 // recordFailure counts and keeps a decision that found no head, by names that a
 // head or the policy knows. One that had an attempt before is kept already.
 func (r *Router) recordFailure(e *NoHeadError, c *choice, caller uint32) {
@@ -103,6 +111,9 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice, caller uint32) {
 		failure, c.lacked = c.ended, e.Failure
 	}
 	r.metrics.noHead(failure, model, region)
+	if failure == FailObjective {
+		r.refused(c.plan.Spec.Name, model)
+	}
 	d := &Decision{
 		Failure: failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(), caller: caller,

@@ -19,6 +19,8 @@ type Watcher interface {
 	// Ended is called for each end of a decision, once, and for a reported outcome
 	// that comes late once more.
 	Ended(d *Decision, o *Outcome, late bool)
+	// Refused is called for each request of a model type that a strategy refused.
+	Refused(by, modelType string, at time.Time)
 }
 
 // Sample is a decision with the heads that it had to choose from.
