@@ -177,9 +177,10 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	known := strategy.NewKnown(strategy.KnownOptions{})
-	effect, err := effectiveness.New(effectiveness.Options{Known: known, Metrics: w.metrics})
+	now := func() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
+	effect, err := effectiveness.New(effectiveness.Options{Known: known, Metrics: w.metrics, Now: now})
 	must(err)
-	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Now: func() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
+	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Now: now, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
 		if w.freed != nil {
 			w.freed(h)
 		}

@@ -131,7 +131,7 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 	m := &metrics{
 		router: r,
 		decisions: prometheus.NewDesc("routing_decisions_total",
-			"Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\".",
+			"Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\". What a strategy refused is not counted here but in headway_strategy_refused_total.",
 			[]string{"strategy", "model_type", "region"}, nil),
 		duration: newDurations("headway_decision_duration_seconds",
 			"Time from the start of a decision to its reservation, without HTTP."),
@@ -356,10 +356,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// noHead counts a decision that found no head.
+// noHead counts a decision that found no head. What a strategy refuses is an answer
+// that the policy asks for, and no error of routing.
 func (m *metrics) noHead(f Failure, model, region string) {
 	m.failures[f].Inc()
-	m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
+	if f != FailObjective {
+		m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
+	}
 }
 
 // ended counts the end of a reservation; late says that it had ended otherwise
