@@ -1,9 +1,9 @@
 package httpapi_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -104,19 +104,33 @@ func TestARehearsalEndsWithItsCaller(t *testing.T) {
 	w.must(http.StatusOK, http.MethodPost, rehearsal, "")
 }
 
-// The answer of a rehearsal has the write timeout from when it is begun, and more than
-// that for the rehearsal.
-func TestARehearsalIsAnsweredOverAConnection(t *testing.T) {
-	w := decided(t, 60)
-	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.listen())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", rehearsal)
-	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("%v, %v", answer, err)
-	}
-	_ = answer.Body.Close()
+// The answer of a rehearsal may be taken for as long as a rehearsal and an answer may
+// take together, and no longer.
+func TestARehearsalLeavesTimeForItsAnswer(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
+		w := decided(t, 60)
+		p := newPipes()
+		served := make(chan error, 1)
+		go func() { served <- w.server.Serve(p) }()
+		for _, c := range []struct { // 30 s each
+			after time.Duration
+			whole bool
+		}{{0, true}, {59 * time.Second, true}, {62 * time.Second, false}} {
+			client, server := net.Pipe()
+			p.conns <- server
+			fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", rehearsal)
+			time.Sleep(c.after)
+			got, _ := io.ReadAll(client)
+			if whole := strings.HasPrefix(string(got), "HTTP/1.1 200 ") && strings.HasSuffix(string(got), "}\n"); whole != c.whole {
+				t.Errorf("of the answer that is read %s after it was asked for there is %.300q", c.after, got)
+			}
+			_ = client.Close()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // no lame duck
+		_ = w.server.Drain(ctx)
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
 }
