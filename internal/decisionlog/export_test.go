@@ -22,6 +22,13 @@ func (l *Log) Held() int {
 	return l.held
 }
 
+// Waiting is how many decisions wait for a late outcome.
+func (l *Log) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unreported.Len()
+}
+
 // Hold lets those take so many.
 func (l *Log) Hold(most int) { l.maxHeld = most }
 

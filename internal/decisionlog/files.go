@@ -43,7 +43,7 @@ func openFiles(dir string, most, minFree int64) (*files, error) {
 		return nil, fmt.Errorf("make the directory of the decision log: %w", err)
 	}
 	f := &files{dir: dir, most: most, minFree: minFree}
-	there, err := list(dir)
+	there, err := listFiles(dir)
 	for i := range there {
 		f.newest = max(f.newest, uint64(max(there[i].to.UnixNano(), 0)))
 	}
@@ -94,7 +94,7 @@ func (f *files) begin(c *chunk, size int64) error {
 
 // prune removes the oldest files until the others leave that much room.
 func (f *files) prune(room int64) error {
-	list, err := list(f.dir)
+	list, err := listFiles(f.dir)
 	if err != nil {
 		return err
 	}
@@ -127,8 +127,8 @@ type file struct {
 	to   time.Time // of its last chunk
 }
 
-// list is the files of a directory, oldest first.
-func list(dir string) ([]file, error) {
+// listFiles are the files of a directory, oldest first.
+func listFiles(dir string) ([]file, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list the files of the decision log: %w", err)

@@ -5,6 +5,7 @@ package decisionlog
 
 import (
 	"cmp"
+	"container/list"
 	"crypto/rand"
 	"errors"
 	"log/slog"
@@ -44,8 +45,8 @@ type Log struct {
 	packing packing      // likewise
 
 	mu         sync.Mutex
-	open       map[*routing.Decision]*entry // that have not ended, or without an outcome
-	unreported []unreported                 // of those, oldest first
+	open       map[*routing.Decision]*entry // that have not ended, or wait for a late outcome
+	unreported list.List                    // those of the latter, as *entry, oldest first
 	held       int                          // bytes of what is open or on its way to Run
 	maxHeld    int
 	share      share
@@ -61,13 +62,6 @@ const (
 	flushEvery  = 10 * time.Second
 	lookedEvery = time.Second
 )
-
-// unreported is a decision whose reservation ended without an outcome. One that is
-// reported until then is that of its line.
-type unreported struct {
-	decision *routing.Decision
-	until    time.Time
-}
 
 // New makes a log. Its files are those of earlier runs and its own.
 func New(o Options) (*Log, error) {
@@ -110,11 +104,16 @@ type entry struct {
 	heads    []routing.Seen
 	outcome  *routing.Outcome
 	late     bool // the outcome came after the reservation had ended
+
+	// Of a decision whose reservation ended without an outcome: one that is reported until
+	// then is that of its line.
+	until  time.Time
+	waiter *list.Element // of Log.unreported; nil: it does not wait
 }
 
 // size is about how many bytes an entry of so many heads and blocks takes.
 func size(heads, blocks int) int {
-	return int(unsafe.Sizeof(entry{})+unsafe.Sizeof(routing.Decision{})) + heads*int(unsafe.Sizeof(routing.Seen{})) + 8*blocks
+	return int(unsafe.Sizeof(entry{})+unsafe.Sizeof(list.Element{})+unsafe.Sizeof(routing.Decision{})) + heads*int(unsafe.Sizeof(routing.Seen{})) + 8*blocks
 }
 
 func (e *entry) size() int { return size(len(e.heads), len(e.blocks)) }
@@ -173,14 +172,14 @@ func kept(s *routing.Sample) []routing.Seen {
 	before := func(a, b routing.Seen) int {
 		return cmp.Or(cmp.Compare(rank(&a), rank(&b)), cmp.Compare(-b.Cost, -a.Cost), cmp.Compare(a.Predicted, b.Predicted), -1) // NaN last
 	}
-	list := make([]routing.Seen, 0, maxHeads+1)
+	best := make([]routing.Seen, 0, maxHeads+1)
 	for _, h := range s.Heads {
-		at, _ := slices.BinarySearchFunc(list, h, before)
-		if list = slices.Insert(list, at, h); len(list) > maxHeads {
-			list = list[:maxHeads]
+		at, _ := slices.BinarySearchFunc(best, h, before)
+		if best = slices.Insert(best, at, h); len(best) > maxHeads {
+			best = best[:maxHeads]
 		}
 	}
-	return list
+	return best
 }
 
 // Ended implements routing.Watcher.
@@ -196,19 +195,38 @@ func (l *Log) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
 	}
 	ended := *e // a reader may have e
 	ended.outcome, ended.late = o, late
-	if o.Result > routing.ResultCancelled && l.held <= l.maxHeld/2 { // it was not reported, and may be yet
-		l.open[d] = &ended
-		l.unreported = append(l.unreported, unreported{d, l.o.Now().Add(lateAfter)})
+	if o.Result > routing.ResultCancelled && e.waiter == nil && l.waits(&ended) { // it was not reported, and may be yet
 		l.mu.Unlock()
 		return
 	}
-	delete(l.open, d)
+	l.forget(e)
 	l.mu.Unlock()
 	select {
 	case l.ended <- &ended:
 	default:
 		l.release(&ended)
 		l.metrics.dropped("queue")
+	}
+}
+
+// waits has a decision without an outcome wait for one, if there is room for such. Log.mu
+// is held.
+func (l *Log) waits(e *entry) bool {
+	if l.held > l.maxHeld/2 {
+		l.metrics.unawaited.Inc()
+		return false
+	}
+	e.until = l.o.Now().Add(lateAfter)
+	e.waiter = l.unreported.PushBack(e)
+	l.open[e.decision] = e
+	return true
+}
+
+// forget takes out a decision that is on its way to Run. Log.mu is held.
+func (l *Log) forget(e *entry) {
+	delete(l.open, e.decision)
+	if e.waiter != nil {
+		l.unreported.Remove(e.waiter)
 	}
 }
 
@@ -224,12 +242,9 @@ func (l *Log) release(e *entry) {
 func (l *Log) overdue(now time.Time) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.unreported) > 0 && !now.Before(l.unreported[0].until) {
-		d := l.unreported[0].decision
-		l.unreported[0] = unreported{}
-		l.unreported = l.unreported[1:]
-		if e := l.open[d]; e != nil {
-			delete(l.open, d)
+	if first := l.unreported.Front(); first != nil {
+		if e, _ := first.Value.(*entry); !now.Before(e.until) {
+			l.forget(e)
 			return e
 		}
 	}
@@ -239,10 +254,10 @@ func (l *Log) overdue(now time.Time) *entry {
 // underWay are the decisions that have not ended, oldest first.
 func (l *Log) underWay() []*entry {
 	l.mu.Lock()
-	list := slices.Collect(maps.Values(l.open))
+	all := slices.Collect(maps.Values(l.open))
 	l.mu.Unlock()
-	slices.SortFunc(list, func(a, b *entry) int { return a.at.Compare(b.at) })
-	return list
+	slices.SortFunc(all, func(a, b *entry) int { return a.at.Compare(b.at) })
+	return all
 }
 
 // share says which decisions are logged: each while there are few, else so many by

@@ -122,6 +122,20 @@ func (w *world) dropped(reason string) float64 {
 	return 0
 }
 
+// counter is the value of a counter without labels.
+func (w *world) counter(name string) float64 {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	check(w, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	w.Fatalf("there is no %s", name)
+	return 0
+}
+
 // answered makes a decision whose request was answered.
 func (w *world) answered(req strategy.Request) *routing.Decision {
 	w.Helper()
@@ -623,9 +637,38 @@ func TestLateOutcomesAreNotWaitedForAtAnyCost(t *testing.T) {
 	if held := w.log.Held(); held < most/3 || held > most*2/3 {
 		t.Errorf("%d bytes of %d are held", held, most)
 	}
+	if n := w.log.Waiting(); n == 0 || w.counter("headway_decision_log_unawaited_total") != float64(300-n) {
+		t.Errorf("%d of 300 wait, and %v are counted that do not", n, w.counter("headway_decision_log_unawaited_total"))
+	}
 	w.router.End(last, routing.Outcome{Result: routing.ResultOK})
 	if r := w.read(decisionlog.Query{Limit: 1})[0]; r.DecisionID != last.ID() || r.Outcome.Result != "expired" {
 		t.Errorf("the last one is %s with %+v", r.DecisionID, r.Outcome)
+	}
+}
+
+// One that was reported late, or is not waited for any more, takes no room.
+func TestWhatWasReportedLateTakesNoRoom(t *testing.T) {
+	w := newWorld(t, func(o *decisionlog.Options) { o.Now = func() time.Time { return begun } })
+	w.heads(1)
+	var waiting []*routing.Decision
+	for range 100 {
+		waiting = append(waiting, w.decide(strategy.Request{}))
+	}
+	for _, d := range waiting {
+		w.router.End(d, routing.Outcome{Result: routing.ResultExpired})
+	}
+	if n := w.log.Waiting(); n != 100 {
+		t.Fatalf("%d of 100 wait for an outcome", n)
+	}
+	for _, d := range waiting {
+		w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+		w.log.Drain()
+	}
+	if n, held := w.log.Waiting(), w.log.Held(); n != 0 || held != 0 {
+		t.Errorf("%d decisions wait, with %d bytes", n, held)
+	}
+	if n := w.counter("headway_decision_log_unawaited_total"); n != 0 {
+		t.Errorf("%v decisions are counted as not waited for", n)
 	}
 }
 

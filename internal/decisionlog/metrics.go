@@ -3,10 +3,11 @@ package decisionlog
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	records prometheus.Counter
-	failed  prometheus.Counter
-	disk    prometheus.Gauge
-	drops   map[string]prometheus.Counter
+	records   prometheus.Counter
+	failed    prometheus.Counter
+	unawaited prometheus.Counter
+	disk      prometheus.Gauge
+	drops     map[string]prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, l *Log) *metrics {
@@ -16,6 +17,9 @@ func newMetrics(r prometheus.Registerer, l *Log) *metrics {
 		}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_decision_log_write_failures_total", Help: "Times that a part of the decision log could not be written to its files.",
+		}),
+		unawaited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_decision_log_unawaited_total", Help: "Decisions that were written to the decision log without their outcome as their reservation ended, since too many waited for one: a later outcome is not in it.",
 		}),
 		disk: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "headway_decision_log_disk_bytes", Help: "Size of the files of the decision log.",
@@ -35,7 +39,7 @@ func newMetrics(r prometheus.Registerer, l *Log) *metrics {
 		defer l.mu.Unlock()
 		return float64(l.memory.bytes) + float64(len(l.memory.lines))
 	})
-	r.MustRegister(m.records, m.failed, m.disk, drops, memory)
+	r.MustRegister(m.records, m.failed, m.unawaited, m.disk, drops, memory)
 	return m
 }
 

@@ -97,7 +97,7 @@ func (l *Log) all(ctx context.Context, since time.Time, yield func(line []byte) 
 
 // readFiles yields the lines of the chunks in files that have numbers below before.
 func readFiles(ctx context.Context, dir string, since time.Time, before uint64, yield func(line []byte) error) error {
-	files, err := list(dir)
+	files, err := listFiles(dir)
 	if err != nil {
 		return err
 	}
