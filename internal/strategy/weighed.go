@@ -191,7 +191,9 @@ func (w *weighing) finish(in *Input, h *weighed, of *fleet.Head, l *fleet.Live, 
 	}
 	if slowStart := l.SlowStart(in.Now); slowStart > 0 {
 		h.requests += slowStart
-		h.ahead += slowStart * w.each
+		if !w.own { // else it has as much ahead as we sent, and more with each choice
+			h.ahead += slowStart * w.each
+		}
 	}
 	if h.uncached = w.prompt; w.warm && in.found.Knows(int(number)) {
 		h.uncached = w.pace.Weigh(w.tokens, in.Uncached(of, w.tokens))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"headway/internal/fleet"
 )
@@ -167,6 +168,35 @@ func TestATierIsWeighedOnceForARequest(t *testing.T) {
 		}
 		if in.Begin(in.Request, "m", noon, 2, nil, 0); chosen() != idle {
 			t.Errorf("%s goes by what was weighed for another request", name)
+		}
+	}
+}
+
+// A head that starts slowly has as much ahead as was sent to it: where prompts take some
+// milliseconds, a traffic that needs it cannot wait for half a minute.
+func TestAHeadThatStartsSlowlyTakesPromptsThatOthersWouldDelay(t *testing.T) {
+	for _, name := range []string{"adaptive", "least_tokens"} {
+		tiers := []Tier{tier("us", 0, slices.Repeat([]head{{weight: 1}}, 4))}
+		starts := tiers[0].Heads[0]
+		starts.Live.StartSlowly(noon, time.Minute, 10)
+		work := fleet.Work{Tokens: 150, New: 150, Pending: 150}
+		for _, h := range tiers[0].Heads[1:] {
+			for range 10 {
+				h.Live.TryAcquire(0, work)
+			}
+		}
+		got := 0
+		for seed := range uint64(40) {
+			in := input(tiers, &Request{InputTokens: 150}, seed)
+			var picks [1]Pick
+			chooser(t, name).Choose(in, picks[:])
+			if picks[0].Head == starts {
+				got++
+			}
+			picks[0].Head.Live.TryAcquire(0, work)
+		}
+		if got < 15 || got > 20 {
+			t.Errorf("%s: a head that starts with nothing ahead is chosen for %d of 40 prompts, want enough to have as much ahead as each other", name, got)
 		}
 	}
 }
