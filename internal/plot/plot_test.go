@@ -104,22 +104,25 @@ func TestAxesEndAtWholeNumbers(t *testing.T) {
 
 // Names stand below one another, within the chart, where many lines end at one place.
 func TestNamesDoNotOverlap(t *testing.T) {
-	var c Chart
-	for range 18 {
-		c.Series = append(c.Series, Series{"x", []float64{1, 2}, []float64{1, 1.01}})
-	}
-	var texts heights
-	d := drawing{on: &texts}
-	d.chart(&c)
-	slices.Sort(texts.names)
-	for i, at := range texts.names {
-		if i > 0 && at-texts.names[i-1] < lineHigh-1e-9 || at > height || at < 0 {
-			t.Errorf("names at %v", texts.names)
-			break
+	const lines = 18
+	for _, end := range []float64{1.01, 0.5, 0} {
+		var c Chart
+		for range lines {
+			c.Series = append(c.Series, Series{"x", []float64{1, 2}, []float64{1, end}})
 		}
-	}
-	if len(texts.names) != 18 {
-		t.Errorf("%d names", len(texts.names))
+		var texts heights
+		d := drawing{on: &texts}
+		d.chart(&c)
+		slices.Sort(texts.names)
+		for i, at := range texts.names {
+			if i > 0 && at-texts.names[i-1] < lineHigh-1e-9 || at < top || at > height-bottom+lineHigh {
+				t.Errorf("of lines that end at %v the names stand at %v", end, texts.names)
+				break
+			}
+		}
+		if len(texts.names) != lines {
+			t.Errorf("%d names", len(texts.names))
+		}
 	}
 }
 

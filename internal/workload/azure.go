@@ -47,7 +47,7 @@ func readAzure(in *bufio.Reader, left *leftOut) ([]Row, error) {
 		if err != nil {
 			return nil, err // it names the line
 		}
-		if left.tooMany = len(rows) == maxRows; left.tooMany {
+		if left.tooMany = len(rows) == left.most; left.tooMany {
 			return rows, nil
 		}
 		line, _ := lines.FieldPos(0)

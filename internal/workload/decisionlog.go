@@ -54,7 +54,7 @@ func readDecisionLog(in *bufio.Reader, left *leftOut) ([]Row, error) {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		if left.tooMany = len(log.rows) == maxRows; left.tooMany {
+		if left.tooMany = len(log.rows) == left.most; left.tooMany {
 			break
 		}
 		var d loggedDecision
@@ -130,11 +130,14 @@ func (l *decisionLog) take(d *loggedDecision) error {
 
 // tokens is a length as it is played. Callers may name ones that no trace has.
 func (l *decisionLog) tokens(field string, n int) (int, error) {
-	if n > maxTokens {
+	switch {
+	case n < 0:
+		return 0, fmt.Errorf("%s: %d, want at least 0", field, n)
+	case n > maxTokens:
 		l.left.long++
 		n = maxTokens
 	}
-	return n, checkTokens(field, n)
+	return n, nil
 }
 
 func (d *loggedDecision) blocks() (blocks []uint64, err error) {

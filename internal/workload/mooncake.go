@@ -31,7 +31,7 @@ func readMooncake(in *bufio.Reader, left *leftOut) ([]Row, error) {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		if left.tooMany = len(rows) == maxRows; left.tooMany {
+		if left.tooMany = len(rows) == left.most; left.tooMany {
 			break
 		}
 		var m mooncakeRow
@@ -108,13 +108,6 @@ func wholeTokens(field string, n float64) (int, error) {
 		return 0, fmt.Errorf("%s: %.0f, want 0 to %d tokens", field, n, maxTokens)
 	}
 	return int(n), nil
-}
-
-func checkTokens(field string, n int) error {
-	if n < 0 || n > maxTokens {
-		return fmt.Errorf("%s: %d, want 0 to %d tokens", field, n, maxTokens)
-	}
-	return nil
 }
 
 // leastBlock is the shortest block of a trace in tokens.

@@ -26,7 +26,7 @@ const SampleName = "Mooncake conversation trace (built-in sample)"
 
 // Bounds of a trace.
 const (
-	maxRows      = 500_000 // further ones are left out
+	maxRows      = 500_000
 	maxLine      = 1 << 20
 	maxTokens    = 1 << 20                    // in one request
 	maxSpan      = 1 << 40 * time.Millisecond // between two rows, 35 years
@@ -84,6 +84,7 @@ type leftOut struct {
 	empty   int    // rows without a prompt
 	silent  int    // answers of no token, which count as one
 	long    int    // lengths above maxTokens, which count as that
+	most    int    // rows; further ones are left out
 	tooMany bool   // rows
 	models  int    // types of models, which are played as one
 	model   string // the one that there is
@@ -102,7 +103,7 @@ func (l *leftOut) notes() (notes []string) {
 		notes = append(notes, fmt.Sprintf("%d lengths of more than %d tokens count as that", l.long, maxTokens))
 	}
 	if l.tooMany {
-		notes = append(notes, fmt.Sprintf("only the first %d rows are read", maxRows))
+		notes = append(notes, fmt.Sprintf("only the first %d rows are read", l.most))
 	}
 	if l.models > 1 {
 		notes = append(notes, fmt.Sprintf("requests for %d model types are played as for one", l.models))
@@ -177,7 +178,7 @@ func read(r io.Reader) (*Trace, error) {
 		if !f.begins(begin) {
 			continue
 		}
-		var left leftOut
+		left := leftOut{most: maxRows}
 		rows, err := f.read(in, &left)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrTrace, err)

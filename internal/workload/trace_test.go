@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -163,7 +164,7 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 	}
 	for more, why := range map[string]string{
 		`"}`: "line 1: input_tokens is missing", `","input_tokens":-1}`: "line 1: input_tokens: -1", `","input_tokens":9,"blocks":["x"]}`: `line 1: blocks: "x" is no hash`,
-		`","input_tokens":9,"outcome":{"output_tokens":-1}}`: "line 1: output_tokens: -1",
+		`","input_tokens":9,"outcome":{"output_tokens":-1}}`: "line 1: output_tokens: -1", "x\",\"input_tokens\":9}\n" + `{"at":"1999-11-30T10:00:00Z","decision_id":"x","input_tokens":9}`: "line 2: at is too far",
 	} {
 		if _, err := readTrace(strings.NewReader(line("0", more)), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want %s", more, err, why)
@@ -183,6 +184,51 @@ func TestReadTraceSaysWhatItLeavesOut(t *testing.T) {
 	first := trace.Rows[:2]
 	if len(trace.Rows) != 4 || first[0].At != 0 || first[1].At != 0 || first[0].Input != 5 || first[0].Output != 1 || first[1].Input != 6 {
 		t.Errorf("rows %+v; want the two of one time first, in the order of the file", trace.Rows)
+	}
+}
+
+// Requests of one time come at different times, and before those of the next time that
+// the trace has.
+func TestRequestsOfOneTimeAreSpread(t *testing.T) {
+	var text strings.Builder
+	for at := range 3 {
+		for range 20 {
+			fmt.Fprintf(&text, `{"timestamp":%d,"input_length":%d,"output_length":1}`+"\n", at*400, at+1)
+		}
+	}
+	times := map[time.Duration]bool{}
+	for i, r := range rowsOf(t, text.String()) {
+		if r.Input != i/20+1 {
+			t.Fatalf("request %d is one of those that stand at %d ms", i, (r.Input-1)*400)
+		}
+		times[r.At] = true
+	}
+	if len(times) < 50 {
+		t.Errorf("60 requests come at %d times", len(times))
+	}
+}
+
+// However long a file is, so many of its rows are read, and that is said.
+func TestTheRowsOfATraceAreBounded(t *testing.T) {
+	logged := `{"at":"2026-11-30T10:00:00Z","decision_id":"%d","model_type":"m","input_tokens":5}` + "\n"
+	for name, c := range map[string]struct {
+		read reader
+		text string
+	}{
+		"Mooncake":         {readMooncake, mooncake + mooncake},
+		"Azure":            {readAzure, azure + strings.Join(strings.SplitAfter(azure, "\n")[1:], "")},
+		"the decision log": {readDecisionLog, fmt.Sprintf(logged+logged+logged+logged, 1, 2, 3, 4)},
+	} {
+		for most, want := range map[int]int{3: 3, 100: strings.Count(c.text, "\n") - strings.Count(c.text, "TIMESTAMP")} {
+			left := leftOut{most: most}
+			rows, err := c.read(bufio.NewReader(strings.NewReader(c.text)), &left)
+			if err != nil || len(rows) != want {
+				t.Errorf("%s: of at most %d rows %d are read, want %d, %v", name, most, len(rows), want, err)
+			}
+			if said := slices.Contains(left.notes(), "only the first 3 rows are read"); said != (most == 3) {
+				t.Errorf("%s: of at most %d rows is noted %q", name, most, left.notes())
+			}
+		}
 	}
 }
 
