@@ -38,6 +38,9 @@ type files struct {
 	newest  uint64 // no chunk that was there at first has a greater number
 }
 
+// coarse is by how much at most a file system says that a file is older than it is.
+const coarse = 2 * time.Second
+
 func openFiles(dir string, most, minFree int64) (*files, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the decision log: %w", err)
@@ -45,7 +48,7 @@ func openFiles(dir string, most, minFree int64) (*files, error) {
 	f := &files{dir: dir, most: most, minFree: minFree}
 	there, err := listFiles(dir)
 	for i := range there {
-		f.newest = max(f.newest, uint64(max(there[i].to.UnixNano(), 0)))
+		f.newest = max(f.newest, uint64(max(there[i].to.Add(coarse).UnixNano(), 0)))
 	}
 	return f, errors.Join(err, f.prune(0))
 }

@@ -374,10 +374,13 @@ func TestTheLogIsBounded(t *testing.T) {
 	const most = 64 << 10
 	w := newWorld(t, func(o *decisionlog.Options) { o.Dir, o.MaxDisk, o.MaxMemory = dir, most, most/4 })
 	w.heads(8)
-	last := ""
+	var made []string
 	for range 40 {
 		for range 20 {
-			last = w.answered(strategy.Request{PrefixHashes: []uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}, InputTokens: 100}).ID()
+			d := w.answered(strategy.Request{PrefixHashes: []uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}, InputTokens: 100})
+			if d.Sampled() {
+				made = append(made, d.ID())
+			}
 		}
 		w.log.Drain()
 		w.log.Flush()
@@ -393,9 +396,12 @@ func TestTheLogIsBounded(t *testing.T) {
 	if size > most || size < most/2 || files < 8 {
 		t.Errorf("%d files have %d bytes, want up to %d", files, size, most)
 	}
-	list := w.read(decisionlog.Query{})
-	if n := len(list); n < 100 || n > 790 || list[n-1].DecisionID != last {
-		t.Errorf("%d of 800 decisions are left; want the newest of them", n)
+	var left []string
+	for _, d := range w.read(decisionlog.Query{}) {
+		left = append(left, d.DecisionID)
+	}
+	if n := len(left); n < 100 || n > len(made)-10 || !slices.Equal(left, made[len(made)-n:]) {
+		t.Errorf("%d of %d decisions are left; want the newest of them", n, len(made))
 	}
 	bound := `
 # HELP headway_decision_log_disk_bytes Size of the files of the decision log.
@@ -490,6 +496,68 @@ func TestTheRateIsKept(t *testing.T) {
 		if taken > most || wanted <= 100 && second < 2 && taken != float64(wanted) || math.Abs(stands-float64(wanted)) > 0.4*float64(wanted)+30 {
 			t.Errorf("second %d: %v of %d are taken, which stand for %.0f", second, taken, wanted, stands)
 		}
+	}
+}
+
+// Beyond the rate lines say which share of the decisions they are, so that all together
+// stand for all there were.
+func TestLinesStandForAllDecisions(t *testing.T) {
+	w := newWorld(t, func(o *decisionlog.Options) { o.Rate = 100 })
+	w.heads(1)
+	const n = 1000 // at once
+	for range n {
+		w.answered(strategy.Request{})
+	}
+	list, stands := w.read(decisionlog.Query{}), 0.
+	for _, d := range list {
+		stands += 1 / d.Share
+	}
+	if len(list) > n/2 || math.Abs(stands-n) > 600 {
+		t.Errorf("%d lines stand for %.0f decisions of %d", len(list), stands, n)
+	}
+}
+
+// A line is in a file ten seconds after the first that waits, however few there are.
+func TestLinesAreWrittenSoon(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	var passed time.Duration
+	w := newWorld(t, func(o *decisionlog.Options) {
+		o.Dir, o.Now = dir, func() time.Time { return begun.Add(passed) }
+	})
+	w.heads(1)
+	w.answered(strategy.Request{})
+	w.log.Drain()
+	for _, c := range []struct {
+		after time.Duration
+		lines int
+	}{{9 * time.Second, 0}, {time.Second, 1}} {
+		passed += c.after
+		w.log.Look()
+		if list := readDir(t, dir); len(list) != c.lines {
+			t.Errorf("after %v %d lines are in files, want %d", passed, len(list), c.lines)
+		}
+	}
+}
+
+// What an earlier run logged is read also where the clock was set back since.
+func TestAClockThatWasSetBackHidesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	for run, clock := range []time.Duration{0, -time.Hour} {
+		w := newWorld(t, func(o *decisionlog.Options) {
+			o.Dir, o.Now = dir, func() time.Time { return time.Now().Add(clock) }
+		})
+		w.heads(1)
+		for range 2 {
+			w.answered(strategy.Request{})
+			w.log.Drain()
+			w.log.Flush()
+		}
+		if list := w.read(decisionlog.Query{}); len(list) != 2*(run+1) {
+			t.Errorf("%d decisions are read, want %d", len(list), 2*(run+1))
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		check(t, w.log.Run(ended))
 	}
 }
 
