@@ -241,6 +241,42 @@ func TestAWindowForgets(t *testing.T) {
 	})
 }
 
+// A window of so many minutes has the minute of now and those before it, each for an hour
+// at most, also for what was asked beside.
+func TestAWindowIsOfWholeMinutes(t *testing.T) {
+	now := time.Date(2026, 11, 30, 12, 0, 30, 0, time.UTC)
+	w, err := effectiveness.New(effectiveness.Options{
+		Known: strategy.NewKnown(strategy.KnownOptions{}), Metrics: prometheus.NewRegistry(), Now: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &routing.Decision{Strategy: "random", ModelType: "m", Head: &fleet.Head{Spec: fleet.Spec{Weight: 1}}}
+	began := now
+	for ; now.Before(began.Add(3 * time.Hour)); now = now.Add(time.Minute) { // two a minute, at its begin and its end
+		for _, at := range []time.Time{now.Truncate(time.Minute), now.Truncate(time.Minute).Add(time.Minute - 1)} {
+			w.Ended(d, &routing.Outcome{At: at}, false)
+			w.Sampled(&routing.Sample{Decision: d, At: at, Share: 1, Chosen: -1, Best: -1, Shadows: []routing.Shadow{{Strategy: "other"}}})
+		}
+	}
+	now = now.Add(-time.Minute)
+	for window, minutes := range map[time.Duration]int64{
+		0: 1, 59 * time.Second: 1, time.Minute: 1, 119 * time.Second: 1, 2 * time.Minute: 2, 15 * time.Minute: 15, time.Hour: 60, 2 * time.Hour: 60,
+	} {
+		if got := w.Report(window, "")["random"].Decisions; got != 2*minutes {
+			t.Errorf("a window of %v has %d decisions, want those of %d minutes, %d", window, got, minutes, 2*minutes)
+		}
+		if got := w.Shadows(window, "")[0].Decisions; got != 2*minutes {
+			t.Errorf("a window of %v has %d decisions with a shadow, want those of %d minutes, %d", window, got, minutes, 2*minutes)
+		}
+	}
+	now = now.Add(2 * time.Hour)
+	w.Ended(d, &routing.Outcome{At: now}, false)
+	if got := w.Report(time.Hour, "")["random"].Decisions; got != 1 {
+		t.Errorf("after two hours without a decision an hour has %d, want 1", got)
+	}
+}
+
 // What an outcome does not say is not counted, and what comes late is counted once.
 func TestOnlyWhatIsSaidCounts(t *testing.T) {
 	play(t, 1, func(w *world) {
