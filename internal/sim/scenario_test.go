@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"headway/internal/routing"
 )
 
 // Each scenario does what it says, and every request ends.
@@ -71,6 +73,127 @@ func TestScenariosAreOfOnePlay(t *testing.T) {
 	}
 	if d := setup.Policy.Distance("here", "there"); d != 40 || !setup.Blind || setup.Reports != 7*time.Second || len(setup.Regions) != 2 {
 		t.Errorf("distance %v, blind %v, reports each %v, regions %q", d, setup.Blind, setup.Reports, setup.Regions)
+	}
+}
+
+// What goes wrong does so at the heads that the scenario names, for a third of the play,
+// and is over after that.
+func TestWhatGoesWrongIsOverAfterTwoThirds(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, meanwhile, then string // down: d, broken: b, slow: s
+	}{
+		"brownout=0.5": {"", "s", ""},
+		"death=2":      {"", "dd", ""},
+		"region-loss":  {"", " d d d d", ""},
+		"fail-fast=3":  {"", "bbb", ""},
+		"slow-join=2":  {"dd", "", ""},
+	} {
+		s := study(t, "adaptive").scenario(t, name)
+		setup, err := s.setup(&s.Contenders[0], s.Scenarios, s.Rates[0], 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part, want := range map[float64]string{0.3: c.before, 0.5: c.meanwhile, 0.9: c.then} {
+			setup.happens(part, func(f *Fleet) error {
+				state := ""
+				for _, h := range f.w.heads {
+					switch {
+					case h.down:
+						state += "d"
+					case h.broken:
+						state += "b"
+					case h.profile != h.full:
+						state += "s"
+					default:
+						state += " "
+					}
+				}
+				if got := strings.TrimRight(state, " "); got != want {
+					t.Errorf("%s: after %v of the play heads are %q, want %q", name, part, got, want)
+				}
+				return nil
+			})
+		}
+		if _, err := Run(t.Context(), setup.Options); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The way between the regions of a request and of its head is part of the time to its
+// first token.
+func TestTheWayToAnotherRegionTakesTime(t *testing.T) {
+	means := map[string]float64{}
+	for _, name := range []string{"region-loss=0", "region-loss=4000"} {
+		s := study(t, "round_robin").scenario(t, name)
+		setup, err := s.setup(&s.Contenders[0], s.Scenarios, 1, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		setup.Events = nil
+		for i := range setup.Heads { // so that requests from here have to go there
+			setup.Heads[i].Region = "there"
+		}
+		m, err := Run(t.Context(), setup.Options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		means[name] = mean(m.TTFT)
+	}
+	if further := means["region-loss=4000"] - means["region-loss=0"]; further < 1700 || further > 2300 {
+		t.Errorf("where half of the requests go 4 s away, they take %.0f ms longer", further)
+	}
+}
+
+// firstTokens counts the decisions that ended, and those of which a first token was
+// reported before that.
+type firstTokens struct{ ended, begun int }
+
+func (*firstTokens) Sampled(*routing.Sample) {}
+
+func (f *firstTokens) Ended(d *routing.Decision, _ *routing.Outcome, _ bool) {
+	f.ended++
+	if !d.FirstTokenAt().IsZero() {
+		f.begun++
+	}
+}
+
+// Blind callers report how requests ended and nothing before that; heads report as often
+// as the scenario says.
+func TestWhatIsReportedIsThatOfTheScenario(t *testing.T) {
+	for name, c := range map[string]struct {
+		blind bool
+		every time.Duration
+	}{
+		"blind":            {true, time.Second},
+		"stale-reports=20": {false, 20 * time.Second},
+	} {
+		s := study(t, "adaptive").scenario(t, name)
+		setup, err := s.setup(&s.Contenders[0], s.Scenarios, s.Rates[0], 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen firstTokens
+		setup.Watchers = []routing.Watcher{&seen}
+		oldest := time.Duration(0)
+		for i := range 100 {
+			setup.happens(float64(i)/100, func(f *Fleet) error {
+				for _, h := range f.w.routers[0].fleet.Snapshot().Sorted() {
+					oldest = max(oldest, f.w.now().Sub(h.Live.Report().At))
+				}
+				return nil
+			})
+		}
+		m, err := Run(t.Context(), setup.Options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen.ended != m.Requests || (seen.begun == 0) != c.blind {
+			t.Errorf("%s: of %d requests %d ended, %d after a first token", name, m.Requests, seen.ended, seen.begun)
+		}
+		if oldest > c.every || oldest < c.every/2 {
+			t.Errorf("%s: a report is %v old, want up to %v", name, oldest, c.every)
+		}
 	}
 }
 
