@@ -172,6 +172,12 @@ func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
 	if has(t, out, "least_loaded, as logged"); code != exitOK {
 		t.Errorf("exit %d: %s", code, errs)
 	}
+	two := t.TempDir() // a third of the decisions are of adaptive
+	writeFile(t, filepath.Join(two, "decisions-20261101T000000.000000000Z.jsonl.gz"),
+		packed(t, strings.ReplaceAll(loggedLines(t, 60), `"least_loaded"`, `"adaptive"`)+loggedLines(t, 120)))
+	if _, out, _ := forAWhile(t, "decisions", "what-if", "--dir", two, "--strategies", "random"); !strings.Contains(out, "least_loaded, as logged") {
+		t.Errorf("two strategies decided, and of the one that did most is said\n%s", out)
+	}
 	for _, wrong := range []string{"worst -n 0", "worst --last 0s", "export --last -1s"} {
 		if code, _, errs := forAWhile(t, strings.Fields("decisions "+wrong+" --dir "+dir)...); code != exitUsage {
 			t.Errorf("%s: exit %d: %s", wrong, code, errs)

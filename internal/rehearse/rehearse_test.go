@@ -186,6 +186,52 @@ func TestAShareStandsForAll(t *testing.T) {
 	}
 }
 
+// engines is a log of one head, on which 20 conversations take turns with prompts of 5,000
+// tokens that are always the same, and of which so much is known.
+func engines(kvUse, perToken float64) *rehearse.Log {
+	l := rehearse.NewLog(10_000)
+	for i := range 200 {
+		blocks := make([]string, 10)
+		for b := range blocks {
+			blocks[b] = strconv.FormatInt(int64(1+i%20*100+b), 16)
+		}
+		l.Add(&api.LoggedDecision{
+			At: time.Unix(int64(3*i), 0), DecisionID: "d", ModelType: "m", Share: 1, InputTokens: 5000, BlockTokens: 512, Blocks: blocks,
+			Heads:   []api.LoggedHead{{ID: "a", Slower: 1, KVUse: kvUse}},
+			Outcome: &api.LoggedOutcome{Result: "ok", TTFTMs: number(200), DurationMs: number(200 + 20*perToken), OutputTokens: new(int64(21))},
+		})
+	}
+	return l
+}
+
+// Heads hold as much in their caches as those of the log, and write answers as fast.
+func TestHeadsHaveTheCachesAndTheSpeedOfTheLog(t *testing.T) {
+	of := func(kvUse, perToken float64) rehearse.Result {
+		return play(t, engines(kvUse, perToken), rehearse.Run{Policy: named(t, "round_robin")})
+	}
+	if large, small := of(0.01, 20), of(0.25, 20); large.HitRate < 0.8 || small.HitRate > 0.1 {
+		t.Errorf("of 100 prompts that return after 20 others %.2f is cached where 100 fit, and %.2f where 4 do", large.HitRate, small.HitRate)
+	}
+	if fast, slow := of(0.01, 20), of(0.01, 150); fast.Goodput < 0.9 || slow.Goodput > 0.1 {
+		t.Errorf("goodput is %.2f with 20 ms a token, %.2f with 150 ms, of which at most 100 are good", fast.Goodput, slow.Goodput)
+	}
+}
+
+// What stands for others that were not logged shares nothing with them: it may be that
+// they were of other conversations.
+func TestWhatARequestStandsForIsOfOtherConversations(t *testing.T) {
+	l := rehearse.NewLog(10_000)
+	for i := range 100 {
+		l.Add(&api.LoggedDecision{
+			At: time.Unix(int64(10*i), 0), DecisionID: "d", ModelType: "m", Share: 0.25, InputTokens: 2000, BlockTokens: 512,
+			Blocks: []string{strconv.Itoa(4*i + 1), strconv.Itoa(4*i + 2), strconv.Itoa(4*i + 3)}, Heads: []api.LoggedHead{{ID: "a", Slower: 1}},
+		})
+	}
+	if r := play(t, l, rehearse.Run{Policy: named(t, "round_robin")}); r.Requests != 400 || r.HitRate > 0.01 {
+		t.Errorf("of prompts that share nothing %.2f is cached in %d requests", r.HitRate, r.Requests)
+	}
+}
+
 // Heads have the weights of the log, 1 where a line has none: of two, one of which takes
 // ten times as long, the slow one has few requests if its weight is small.
 func TestHeadsHaveTheirWeights(t *testing.T) {
