@@ -151,6 +151,8 @@ type firstTokens struct{ ended, begun int }
 
 func (*firstTokens) Sampled(*routing.Sample) {}
 
+func (*firstTokens) Refused(string, string, time.Time) {}
+
 func (f *firstTokens) Ended(d *routing.Decision, _ *routing.Outcome, _ bool) {
 	f.ended++
 	if !d.FirstTokenAt().IsZero() {
