@@ -49,6 +49,22 @@ func TestSaturationIsWhereTheQueueGrows(t *testing.T) {
 	if below.TTFT.Mean > 5000 || above.TTFT.Mean < 3*below.TTFT.Mean {
 		t.Errorf("%.0f ms below and %.0f ms above %v requests/s", below.TTFT.Mean, above.TTFT.Mean, *r.SaturationRate)
 	}
+	setup, err := s.setup(&s.Contenders[0], nil, *r.SaturationRate, s.Seed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Run(t.Context(), setup.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Traffic.Play(setup.play)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most, last := unloaded(again, &s.Profile)
+	if part := share(m.answeredBy(last), most); part < kept || part > kept+0.03 {
+		t.Errorf("at the saturation rate %.3f of what an unlimited fleet would have answered is", part)
+	}
 	s.Saturation = 2
 	if r = run(t, s); *r.SaturationRate != 2 || r.Results[0].Rate != 1.4 {
 		t.Errorf("with a saturation rate of 2 load 0.7 is %v", r.Results[0].Rate)
