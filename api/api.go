@@ -177,29 +177,32 @@ type Fallback struct {
 
 // Explanation is the basis of a decision.
 type Explanation struct {
-	PolicyRevision   uint64      `json:"policy_revision"`
-	SnapshotRevision uint64      `json:"snapshot_revision"`
-	Rule             string      `json:"rule"` // where the strategy comes from: default_strategy, a JSON Pointer to a rule, or request
-	Strategy         string      `json:"strategy"`
-	Delegate         string      `json:"delegate,omitempty"` // the strategy that it hands this model type to
-	Formula          string      `json:"formula"`
-	Region           string      `json:"region,omitempty"`
-	RegionMode       string      `json:"region_mode"`
-	CacheHit         bool        `json:"cache_hit"`
-	Candidates       []Candidate `json:"candidates"`
-	Omitted          int         `json:"omitted,omitzero"` // candidates left out of a long list
+	PolicyRevision     uint64      `json:"policy_revision"`
+	SnapshotRevision   uint64      `json:"snapshot_revision"`
+	Rule               string      `json:"rule"` // where the strategy comes from: default_strategy, a JSON Pointer to a rule, or request
+	Strategy           string      `json:"strategy"`
+	Delegate           string      `json:"delegate,omitempty"` // the strategy that it hands this model type to
+	Formula            string      `json:"formula"`
+	Region             string      `json:"region,omitempty"`
+	RegionMode         string      `json:"region_mode"`
+	InputTokens        int64       `json:"input_tokens,omitzero"`         // of the prompt, as the request said or as was assumed; left out where there was no head
+	InputTokensAssumed bool        `json:"input_tokens_assumed,omitzero"` // the request did not say how long its prompt is: as is usual
+	CacheHit           bool        `json:"cache_hit"`
+	Candidates         []Candidate `json:"candidates"`
+	Omitted            int         `json:"omitted,omitzero"` // candidates left out of a long list
 }
 
 // Candidate is one head in an explanation.
 type Candidate struct {
-	Head       string   `json:"head"`
-	Region     string   `json:"region"`
-	DistanceMs *float64 `json:"distance_ms,omitempty"`
-	Filter     string   `json:"filter,omitempty"` // what removed it
-	Cost       *float64 `json:"cost,omitempty"`   // lower is better
-	Chosen     bool     `json:"chosen"`
-	Signals    []Signal `json:"signals"`
-	Terms      []Term   `json:"terms,omitempty"` // that the cost is made of
+	Head        string   `json:"head"`
+	Region      string   `json:"region"`
+	DistanceMs  *float64 `json:"distance_ms,omitempty"`
+	Filter      string   `json:"filter,omitempty"`       // what removed it
+	Cost        *float64 `json:"cost,omitempty"`         // lower is better
+	PredictedMs *float64 `json:"predicted_ms,omitempty"` // time to the first token; left out: too little is known
+	Chosen      bool     `json:"chosen"`
+	Signals     []Signal `json:"signals"`
+	Terms       []Term   `json:"terms,omitempty"` // that the cost is made of
 }
 
 // Term is a part of the cost by which a strategy compares heads.

@@ -1,6 +1,7 @@
 package apiv1
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -77,6 +78,7 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	out := &api.Explanation{
 		PolicyRevision: e.PolicyRevision, SnapshotRevision: e.SnapshotRevision, Rule: "default_strategy",
 		Strategy: e.Strategy, Delegate: e.Delegate, Formula: e.Formula, Region: e.Region, RegionMode: e.RegionMode.String(),
+		InputTokens: int64(math.Round(e.Tokens)), InputTokensAssumed: e.Assumed,
 		CacheHit: e.CacheHit, Omitted: e.Omitted, Candidates: make([]api.Candidate, 0, len(e.Candidates)),
 	}
 	switch {
@@ -88,7 +90,7 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	for _, c := range e.Candidates {
 		candidate := api.Candidate{
 			Head: c.HeadID, Region: c.Region, DistanceMs: Number(c.Distance), Filter: c.Filter,
-			Cost: Number(c.Cost), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
+			Cost: Number(c.Cost), PredictedMs: predicted(c.Predicted), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
 		}
 		for _, s := range c.Signals {
 			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age), Used: s.Used})
@@ -100,6 +102,9 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	}
 	return out
 }
+
+// predicted is a time in ms to a hundredth, nil for NaN.
+func predicted(ms float64) *float64 { return Number(math.Round(100*ms) / 100) }
 
 // RecentOf is a recent decision as it is sent; one that found no head has none.
 func RecentOf(d *routing.Decision) api.RecentDecision {

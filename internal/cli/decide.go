@@ -127,8 +127,14 @@ func explain(w io.Writer, e *api.Explanation) {
 	if e.Region != "" {
 		paragraph(w, "region", e.Region+", "+e.RegionMode)
 	}
+	switch {
+	case e.InputTokensAssumed:
+		paragraph(w, "prompt", fmt.Sprintf("%d tokens, as is usual: the request does not say", e.InputTokens))
+	case e.InputTokens > 0:
+		paragraph(w, "prompt", fmt.Sprintf("%d tokens", e.InputTokens))
+	}
 	fmt.Fprintln(w)
-	t := &terminal.Table{Columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "TERMS AND SIGNALS"}, Limit: terminal.PageWidth}
+	t := &terminal.Table{Columns: []string{"", "HEAD", "REGION", "COST", "PREDICTED", "REMOVED BY", "TERMS AND SIGNALS"}, Limit: terminal.PageWidth}
 	for i := range e.Candidates {
 		c := &e.Candidates[i]
 		mark, cost := "", "-"
@@ -152,7 +158,7 @@ func explain(w io.Writer, e *api.Explanation) {
 			}
 			signals = append(signals, text)
 		}
-		t.Add(mark, c.Head, c.Region, cost, terminal.OrDash(c.Filter), terminal.OrDash(strings.Join(signals, ", ")))
+		t.Add(mark, c.Head, c.Region, cost, measured(c.PredictedMs, 1, "%.1f ms"), terminal.OrDash(c.Filter), terminal.OrDash(strings.Join(signals, ", ")))
 	}
 	_ = t.Write(w, false)
 	if e.Omitted > 0 {

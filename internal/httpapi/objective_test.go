@@ -53,6 +53,11 @@ func TestWhatMissesItsObjectiveIsRefused(t *testing.T) {
 	if wait, err := strconv.Atoi(again); proxied.StatusCode != http.StatusTooManyRequests || !bytes.Contains(proxied.body, []byte(`"objective_unreachable"`)) || err != nil || wait < 4 || wait > 9 {
 		t.Errorf("%d, Retry-After %q: %s", proxied.StatusCode, again, proxied.body)
 	}
+	// The data plane did not ask for an explanation, and the decision has it all the same.
+	kept := into[api.RecentDecision](t, p.do(http.MethodGet, "/api/v1/decisions/"+proxied.Header.Get("X-Headway-Decision-Id"), ""))
+	if e := kept.Explanation; e == nil || len(e.Candidates) != 1 || e.Candidates[0].Filter != "objective" || e.Candidates[0].PredictedMs == nil || *e.Candidates[0].PredictedMs < 5000 || e.InputTokens == 0 {
+		t.Errorf("the refused request is explained by %+v", e)
+	}
 	if text := p.scrape(); !strings.Contains(text, `headway_decision_failures_total{reason="objective_unreachable"} 2`) {
 		t.Error("the refusals are not counted, or not once")
 	}

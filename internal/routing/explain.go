@@ -21,9 +21,13 @@ type Explanation struct {
 	Delegate         string // the strategy that Strategy hands this model type to, "": none
 	Region           string
 	RegionMode       strategy.RegionMode
+	Tokens           float64 // of the prompt, as known or assumed; 0: there was nothing to choose from
+	Assumed          bool    // the request did not say how many
 	Candidates       []Candidate
 	Omitted          int // candidates left out because there were more than maxExplained
 	CacheHit         bool
+
+	across bool // the strategy compares heads of all regions
 }
 
 // maxExplained is the most candidates that an Explanation lists.
@@ -31,14 +35,15 @@ const maxExplained = 256
 
 // Candidate is one head as a decision saw it.
 type Candidate struct {
-	HeadID   string
-	Region   string
-	Distance float64 // ms, NaN: unknown
-	Filter   string  // the filter that removed it, "" if none did
-	Cost     float64 // lower is better; NaN: not compared
-	Chosen   bool
-	Signals  []strategy.Signal
-	Terms    []strategy.Term // that Cost is made of; nil: the strategy names none
+	HeadID    string
+	Region    string
+	Distance  float64 // ms, NaN: unknown
+	Filter    string  // the filter that removed it, "" if none did
+	Cost      float64 // lower is better; NaN: not compared
+	Predicted float64 // time to the first token in ms; NaN: unknown
+	Chosen    bool
+	Signals   []strategy.Signal
+	Terms     []strategy.Term // that Cost is made of; nil: the strategy names none
 }
 
 // Filters that remove heads, besides the refusals of fleet, in their order.
@@ -53,6 +58,7 @@ const (
 	filterPaused    = "paused"    // the head asked for a pause, and others did not
 	filterObjective = "objective" // the head is not likely to begin to answer in time, nor is another
 	filterEjected   = "ejected"   // the head is ejected, and others may serve the request
+	filterFarther   = "farther"   // a nearer region had a head for the request
 )
 
 // filter names the first filter that removes h, or "".
@@ -131,8 +137,10 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	e := &Explanation{
 		PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision,
 		Rule: c.plan.Rule, Strategy: c.plan.Spec.Name, Formula: c.plan.Spec.Formula,
-		Region: c.region, RegionMode: c.mode, CacheHit: c.hit,
+		Region: c.region, RegionMode: c.mode, CacheHit: c.hit, across: c.plan.Spec.AcrossRegions,
 	}
+	in.RecallPrompt()
+	e.Tokens, e.Assumed = in.Tokens(), in.Request.InputTokens <= 0
 	if d, ok := c.plan.Strategy.(interface{ Delegate(modelType string) string }); ok {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
@@ -158,7 +166,10 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	in.Tiers, in.At, in.FullOnly, in.Passed = tiers, at, fullOnly, passed
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
-		if !scored {
+		predicted := math.NaN()
+		if scored {
+			predicted = in.See(h).Predicted
+		} else {
 			cost = math.NaN()
 		}
 		distance := 0.0
@@ -174,15 +185,19 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
-			Filter: filter, Cost: cost, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)), Terms: terms[h],
+			Filter: filter, Cost: cost, Predicted: predicted, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)), Terms: terms[h],
 		})
 	}
-	// Heads that nothing removed come first, cheapest first, and of these last those
-	// that were not compared, whose cost is NaN.
+	e.sort()
+	return e
+}
+
+// sort has heads that nothing removed come first, cheapest first, and of these last
+// those that were not compared, whose cost is NaN.
+func (e *Explanation) sort() {
 	slices.SortStableFunc(e.Candidates, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(min(len(a.Filter), 1), min(len(b.Filter), 1)), cmp.Compare(-b.Cost, -a.Cost))
 	})
-	return e
 }
 
 // close says that nothing but this filter keeps the request from the heads that no
@@ -204,7 +219,8 @@ func (e *Explanation) finish(id string, trial bool) {
 	if e == nil {
 		return
 	}
-	taken := slices.IndexFunc(e.Candidates, func(c Candidate) bool { return c.HeadID == id })
+	at := func() int { return slices.IndexFunc(e.Candidates, func(c Candidate) bool { return c.HeadID == id }) }
+	taken := at()
 	if taken >= 0 {
 		filter := e.Candidates[taken].Filter
 		e.Candidates[taken].Chosen, e.Candidates[taken].Filter = true, ""
@@ -216,6 +232,10 @@ func (e *Explanation) finish(id string, trial bool) {
 			}
 		}
 	}
+	if taken >= 0 && !trial && e.leaveFarther(&e.Candidates[taken]) {
+		e.sort()
+		taken = at()
+	}
 	if extra := len(e.Candidates) - maxExplained; extra > 0 {
 		if taken >= maxExplained {
 			e.Candidates[maxExplained-1] = e.Candidates[taken]
@@ -223,4 +243,21 @@ func (e *Explanation) finish(id string, trial bool) {
 		e.Omitted = extra
 		e.Candidates = slices.Clone(e.Candidates[:maxExplained])
 	}
+}
+
+// leaveFarther names what kept the request from heads of regions farther than that of
+// the chosen one, however little they cost: a strategy that does not compare regions
+// goes there only from a region that has no head for it. Regions of unknown distance
+// are the farthest, and as far as each other. It reports whether there are any.
+func (e *Explanation) leaveFarther(chosen *Candidate) (any bool) {
+	if e.across || e.Region == "" || math.IsNaN(chosen.Distance) {
+		return false
+	}
+	for i := range e.Candidates {
+		c := &e.Candidates[i]
+		if c.Filter == "" && c.Region != chosen.Region && !(c.Distance <= chosen.Distance) {
+			c.Filter, any = filterFarther, true
+		}
+	}
+	return any
 }

@@ -94,6 +94,26 @@ func TestWhatNoHeadCanBeginInTimeIsRefused(t *testing.T) {
 	}
 }
 
+// What is expected of each head stands in an explanation, with the length of the prompt
+// that it is expected for.
+func TestAnExplanationHasWhatIsExpected(t *testing.T) {
+	w := paced(t, objective, "a", "b")
+	w.live("a").TryAcquire(0, fleet.Work{Tokens: 40_000, Pending: 40_000})
+	for tokens, assumed := range map[int64]bool{1500: false, 0: true} {
+		d := w.decide(strategy.Request{InputTokens: tokens, Strategy: "adaptive", Explain: true})
+		w.done(d, fleet.Unknown)
+		e := d.Explanation()
+		if want := float64(tokens); e.Assumed != assumed || !assumed && e.Tokens != want || math.Abs(e.Tokens-1300) > 300 {
+			t.Errorf("of %d tokens: explained with %g, assumed: %v", tokens, e.Tokens, e.Assumed)
+		}
+		for _, c := range e.Candidates {
+			if want := e.Tokens/10 + map[string]float64{"a": 4000}[c.HeadID]; !(math.Abs(c.Predicted-want) < want/5) {
+				t.Errorf("of %d tokens: %s is expected to answer after %g ms, want about %g", tokens, c.HeadID, c.Predicted, want)
+			}
+		}
+	}
+}
+
 // The attempt after one that failed is not refused: the request has waited already. Nor is
 // one while a head that takes it is unknown.
 func TestAFurtherAttemptIsNotRefused(t *testing.T) {

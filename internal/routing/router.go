@@ -254,12 +254,6 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	if c.late = c.refuses(s); c.late == (late{}) {
 		d = r.take(c, s)
 	}
-	switch {
-	case c.closed:
-		c.explanation.close(filterPool)
-	case c.late != late{}:
-		c.explanation.close(filterObjective)
-	}
 	full := d == nil && c.late == (late{}) && (c.closed || s.mayServe())
 	if full && req.SkipAway && !c.closed {
 		c.paused = s.paused()
@@ -271,6 +265,12 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 		r.note(c, d, s)
 	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
+	}
+	switch {
+	case c.closed:
+		c.explanation.close(filterPool)
+	case c.late != late{}:
+		c.explanation.close(filterObjective)
 	}
 	r.watched(sample, d, c, s)
 	clear(s.picks[:])

@@ -487,6 +487,44 @@ func TestThePolicySaysWhatCallersMayChoose(t *testing.T) {
 	}
 }
 
+// A head of a farther region is not taken however little it costs, and the explanation
+// says that this is why. It comes behind those that were compared.
+func TestExplainNamesFartherHeads(t *testing.T) {
+	w := newWorld(t, nil)
+	w.policy(`default_strategy: least_loaded
+regions: {us: {distances_ms: {eu: 80}}}
+caller_may: [strategy, explain, labels]`)
+	for id, region := range map[string]string{"near": "us", "busy": "us", "far": "eu", "nowhere": "ap"} {
+		w.head(id, region, nil)
+	}
+	for range 3 {
+		w.live("near").TryAcquire(0, fleet.Work{})
+		w.live("busy").TryAcquire(0, fleet.Work{})
+	}
+	w.live("busy").TryAcquire(0, fleet.Work{})
+	filters := func(req strategy.Request) string {
+		t.Helper()
+		req.Explain = true
+		d := w.decide(req)
+		w.done(d, fleet.Unknown)
+		var got []string
+		for _, c := range d.Explanation().Candidates {
+			got = append(got, c.HeadID+":"+c.Filter)
+		}
+		slices.Sort(got[2:])
+		return fmt.Sprint(got)
+	}
+	if got := filters(strategy.Request{Region: "us"}); got != "[near: busy: far:farther nowhere:farther]" {
+		t.Error(got)
+	}
+	if got := filters(strategy.Request{}); strings.Contains(got, "farther") {
+		t.Errorf("without a region: %s", got)
+	}
+	if got := filters(strategy.Request{Region: "us", Strategy: "priority_region"}); strings.Contains(got, "farther") {
+		t.Errorf("a strategy that compares regions: %s", got)
+	}
+}
+
 func TestExplainShowsEveryCandidateAndWhatRemovedIt(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("ok", "us", nil)
