@@ -3,6 +3,7 @@ package apiv1
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +71,53 @@ func TestAPromptIsHashed(t *testing.T) {
 			}
 			return ""
 		})
+	}
+}
+
+// The decision API makes the hashes of the vectors of a plain prompt, and takes those that
+// others made of any.
+func TestTheDecisionAPIHasTheHashesOfTheVectors(t *testing.T) {
+	var v struct {
+		Vectors []struct {
+			Name   string
+			Body   map[string]any
+			Hashes []string
+		}
+	}
+	text, err := os.ReadFile("../../api/prompt-hashes.json")
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := 0
+	for _, x := range v.Vectors {
+		same := func(r *strategy.Request) string {
+			var hashes []string
+			for _, h := range r.PrefixHashes {
+				hashes = append(hashes, fmt.Sprintf("%016x", h))
+			}
+			if !slices.Equal(hashes, x.Hashes) {
+				return fmt.Sprintf("%s has the hashes %q, want %q", x.Name, hashes, x.Hashes)
+			}
+			return ""
+		}
+		request := func(field string, value any) string {
+			body, err := json.Marshal(map[string]any{"model_type": "m", field: value})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(body)
+		}
+		if prompt, ok := x.Body["prompt"].(string); ok {
+			plain++
+			requested(t, request("prompt", prompt), same)
+		}
+		requested(t, request("prefix_hashes", x.Hashes), same)
+	}
+	if plain < 2 {
+		t.Errorf("%d vectors are of a plain prompt", plain)
 	}
 }
 

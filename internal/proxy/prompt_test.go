@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +52,48 @@ func TestRequestsToGenerateHaveHashes(t *testing.T) {
 	picture := asked(t, "/v1/messages", `{"model":"m","messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"`+text+`"}}]}]}`, "a")
 	if picture.prompt > 200 {
 		t.Errorf("a picture has %d bytes of text", picture.prompt)
+	}
+}
+
+// The data plane makes the hashes that others make of the same body, in each form of the
+// API: those of the vectors, by which the SDK and programs in other languages are checked.
+func TestTheDataPlaneMakesTheHashesOfTheVectors(t *testing.T) {
+	var v struct {
+		Vectors []struct {
+			Name   string
+			Body   json.RawMessage
+			Hashes []string
+		}
+	}
+	text, err := os.ReadFile("../../api/prompt-hashes.json")
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	forms := map[string]int{}
+	for _, x := range v.Vectors {
+		path := "/v1/chat/completions"
+		switch has := func(field string) bool { return bytes.Contains(x.Body, []byte(`"`+field+`":`)) }; {
+		case strings.HasSuffix(x.Name, ": messages"):
+			path = "/v1/messages"
+		case has("prompt"):
+			path = "/v1/completions"
+		case !has("messages"):
+			path = "/v1/responses"
+		}
+		var hashes []string
+		for _, h := range asked(t, path, string(x.Body), "a").req.PrefixHashes {
+			hashes = append(hashes, fmt.Sprintf("%016x", h))
+		}
+		if !slices.Equal(hashes, x.Hashes) {
+			t.Errorf("%s, by %s: %q, want %q", x.Name, path, hashes, x.Hashes)
+		}
+		forms[path]++
+	}
+	if len(forms) != 4 {
+		t.Errorf("the vectors are of %v alone", forms)
 	}
 }
 

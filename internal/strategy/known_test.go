@@ -1,6 +1,8 @@
 package strategy
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"headway/internal/fleet"
@@ -23,6 +25,32 @@ func TestModelTypesThatLeaveAreForgotten(t *testing.T) {
 }
 
 // A head that has the number of a slow one is not taken for slow itself.
+// Equal text has other keys for another model type, another scope and another process, and
+// no key is what the text alone would give.
+func TestKeysAreOfOneModelTypeScopeAndProcess(t *testing.T) {
+	hashes := []uint64{0, 1, 1 << 60}
+	seen := map[uint64]string{0: "a hash", 1: "a hash", 1 << 60: "a hash"}
+	for _, secret := range [][16]byte{{}, {1}, {15: 1}} {
+		k := NewKnown(KnownOptions{Secret: secret})
+		for _, model := range []string{"", "m", "n"} {
+			for _, scope := range []uint64{0, 1, 1 << 63} {
+				of := fmt.Sprintf("%q in the scope %d by %v", model, scope, secret)
+				keys, again := slices.Clone(hashes), slices.Clone(hashes)
+				k.Keys(keys, model, scope)
+				for i, key := range keys {
+					if other, found := seen[key]; found {
+						t.Errorf("number %d of %s is that of %s", i, of, other)
+					}
+					seen[key] = of
+				}
+				if k.Keys(again, model, scope); !slices.Equal(again, keys) {
+					t.Errorf("%s has two sets of keys", of)
+				}
+			}
+		}
+	}
+}
+
 func TestSpeedsAreThoseOfAHeadNotOfItsNumber(t *testing.T) {
 	e := newEngineLike(1, 1, 4)
 	e.play(600)
