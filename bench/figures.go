@@ -89,7 +89,16 @@ func prompts() []section {
 			{what: "after 100,000 prompts that share all but the last block", bench: "DecideSharedPrompts", unit: "×first", scale: 1, shown: "× the first", limit: 1.5},
 			{what: "the same, over prompts without a common block", bench: "DecideSharedPrompts", unit: "×distinct", scale: 1, shown: "× distinct", limit: 1.5},
 		},
-	}, shadow}
+	}, shadow, {
+		name: "Simulation: 100,000 requests at 8 heads, time of a processor",
+		pkg:  "./internal/sim", bench: "^BenchmarkStudy$",
+		figures: []figure{
+			{what: "bursts, adaptive", bench: "Study/adaptive/gamma", unit: "s/100k", scale: 1, shown: "s", limit: 10},
+			{what: "bursts, round_robin", bench: "Study/round_robin/gamma", unit: "s/100k", scale: 1, shown: "s", limit: 10},
+			{what: "agents, adaptive", bench: "Study/adaptive/agents", unit: "s/100k", scale: 1, shown: "s", limit: 10},
+			{what: "agents, round_robin", bench: "Study/round_robin/agents", unit: "s/100k", scale: 1, shown: "s", limit: 10},
+		},
+	}}
 }
 
 // allocs is the limit on allocations of a decision.

@@ -21,23 +21,36 @@ func (e *Engine) CheckMemory() error {
 			return fmt.Errorf("a waiting sequence holds %d pages and %d blocks", s.pages, len(s.held))
 		}
 	}
-	idle := 0
+	idle, tiered := 0, 0
 	for h, b := range c.blocks {
 		if b.refs != refs[h] {
 			return fmt.Errorf("block %x has %d references, %d sequences hold it", h, b.refs, refs[h])
 		}
-		if b.refs == 0 {
+		switch {
+		case b.in == &c.tier:
+			tiered++
+		case b.refs == 0:
 			idle++
 		}
 	}
-	if idle != c.idle.len() || private != c.private || c.free < 0 ||
-		c.free+c.private+len(c.blocks)*blockPages != c.total {
-		return fmt.Errorf("%d idle blocks (%d listed), %d private pages (%d held), %d free, %d blocks, %d pages in all",
-			idle, c.idle.len(), c.private, private, c.free, len(c.blocks), c.total)
+	if idle != c.idle.n || private != c.private || c.free < 0 || c.resident+tiered != len(c.blocks) ||
+		c.free+c.private+c.resident*blockPages != c.total {
+		return fmt.Errorf("%d idle blocks (%d listed), %d private pages (%d held), %d free, %d and %d blocks of %d, %d pages in all",
+			idle, c.idle.n, c.private, private, c.free, c.resident, tiered, len(c.blocks), c.total)
 	}
-	if c.tier.len() > c.tier.limit || c.tier.order.Len() != c.tier.len() || c.idle.order.Len() != c.idle.len() {
-		return fmt.Errorf("the CPU tier lists %d blocks, indexes %d, may hold %d",
-			c.tier.order.Len(), c.tier.len(), c.tier.limit)
+	if tiered > c.tierMost || c.tier.hashes() != tiered || c.idle.hashes() != idle {
+		return fmt.Errorf("the CPU tier has %d blocks, lists %d, may hold %d", tiered, c.tier.hashes(), c.tierMost)
 	}
 	return nil
+}
+
+// hashes counts the blocks of a list, there and back.
+func (l *blockList) hashes() (n int) {
+	for b := l.oldest; b != nil; b = b.next {
+		n++
+		if b.in != l || b.next == nil && b != l.newest || b.next != nil && b.next.prev != b {
+			return -1
+		}
+	}
+	return n
 }

@@ -1,7 +1,5 @@
 package engine
 
-import "container/list"
-
 // pageTokens is the allocation unit, vLLM's default block_size. A prefix block
 // is a whole number of pages.
 const (
@@ -16,35 +14,34 @@ func pagesFor(tokens int) int { return (tokens + pageTokens - 1) / pageTokens }
 // sequence holds stays until its pages are needed, least recently used first;
 // with a CPU tier it then moves there.
 //
-//	free + private + blockPages·len(blocks) = total
+//	free + private + blockPages·resident = total
 type kvCache struct {
-	total   int
-	free    int
-	private int
-	blocks  map[uint64]*block
-	idle    lruSet // blocks that no sequence holds
-	tier    lruSet // blocks in the CPU tier
+	total    int
+	free     int
+	private  int
+	resident int               // blocks that have pages
+	blocks   map[uint64]*block // those and the ones in the CPU tier
+	idle     blockList         // resident ones that no sequence holds
+	tier     blockList         // those in the CPU tier
+	tierMost int
 }
 
 // block is the KV of one prefix block, keyed by the chained hash of all text up
 // to its end.
 type block struct {
-	hash uint64
-	refs int
+	hash       uint64
+	refs       int
+	in         *blockList // nil: a sequence holds it
+	prev, next *block     // there
 }
 
 func newKVCache(p *Profile) *kvCache {
 	pages := p.KVTokens / pageTokens
-	return &kvCache{
-		total: pages, free: pages,
-		blocks: make(map[uint64]*block),
-		idle:   newLRUSet(pages / blockPages), // there are never more blocks
-		tier:   newLRUSet(p.CPUTokens / BlockTokens),
-	}
+	return &kvCache{total: pages, free: pages, blocks: make(map[uint64]*block), tierMost: p.CPUTokens / BlockTokens}
 }
 
 // available counts the pages that can be allocated, evicting idle blocks.
-func (c *kvCache) available() int { return c.free + c.idle.len()*blockPages }
+func (c *kvCache) available() int { return c.free + c.idle.n*blockPages }
 
 // used is the share of pages that sequences hold. As in vLLM, idle blocks are
 // not counted.
@@ -69,35 +66,40 @@ func (c *kvCache) give(n int) {
 }
 
 func (c *kvCache) evict() {
-	hash := c.idle.oldest()
-	c.idle.remove(hash)
-	delete(c.blocks, hash)
+	b := c.idle.oldest
+	b.leave()
+	c.resident--
 	c.free += blockPages
-	c.tier.add(hash)
+	b.enter(&c.tier)
+	if c.tier.n > c.tierMost {
+		lost := c.tier.oldest
+		lost.leave()
+		delete(c.blocks, lost.hash)
+	}
 }
 
 // match counts the leading hashes that are resident, then in the CPU tier.
 func (c *kvCache) match(hashes []uint64) (resident, tiered int) {
 	for _, h := range hashes {
-		if _, ok := c.blocks[h]; ok && tiered == 0 {
-			resident++
-			continue
+		b := c.blocks[h]
+		if b == nil {
+			break
 		}
 		// A block behind a loaded one counts as loaded: the run is loaded as
 		// one.
-		if _, ok := c.blocks[h]; !ok && !c.tier.has(h) {
-			break
+		if b.in != &c.tier && tiered == 0 {
+			resident++
+			continue
 		}
 		tiered++
 	}
 	return resident, tiered
 }
 
-func (c *kvCache) hold(hash uint64) *block {
-	b := c.blocks[hash]
-	if b.refs == 0 {
-		c.idle.remove(hash)
-	}
+func (c *kvCache) hold(hash uint64) *block { return c.blocks[hash].hold() }
+
+func (b *block) hold() *block {
+	b.leave()
 	b.refs++
 	return b
 }
@@ -108,7 +110,7 @@ func (c *kvCache) release(held []*block) {
 	for i := len(held) - 1; i >= 0; i-- {
 		b := held[i]
 		if b.refs--; b.refs == 0 {
-			c.idle.add(b.hash)
+			b.enter(&c.idle)
 		}
 	}
 }
@@ -117,51 +119,52 @@ func (c *kvCache) release(held []*block) {
 // the caller. If the block exists, that one is held and the pages are freed.
 func (c *kvCache) publish(hash uint64) *block {
 	c.private -= blockPages
-	if _, ok := c.blocks[hash]; ok {
+	b := c.blocks[hash]
+	switch {
+	case b == nil:
+		b = &block{hash: hash}
+		c.blocks[hash] = b
+		c.resident++
+	case b.in == &c.tier:
+		c.resident++
+	default:
 		c.free += blockPages
-		return c.hold(hash)
 	}
-	c.tier.remove(hash)
-	b := &block{hash: hash, refs: 1}
-	c.blocks[hash] = b
-	return b
+	return b.hold()
 }
 
-// lruSet is a bounded set of block hashes that evicts the least recently added.
-type lruSet struct {
-	limit int
-	index map[uint64]*list.Element
-	order *list.List // of hashes, the oldest first
+// blockList is a list of blocks in the order in which they came.
+type blockList struct {
+	n              int
+	oldest, newest *block
 }
 
-func newLRUSet(limit int) lruSet {
-	return lruSet{limit: limit, index: make(map[uint64]*list.Element), order: list.New()}
+// enter puts a block that is in no list at the end of one.
+func (b *block) enter(l *blockList) {
+	b.in, b.prev = l, l.newest
+	if l.n++; l.newest != nil {
+		l.newest.next = b
+	} else {
+		l.oldest = b
+	}
+	l.newest = b
 }
 
-func (s *lruSet) len() int { return len(s.index) }
-
-// oldest is the next to be evicted; the set must not be empty.
-func (s *lruSet) oldest() uint64 { return s.order.Front().Value.(uint64) } //nolint:errcheck // only hashes are added
-
-func (s *lruSet) has(hash uint64) bool {
-	_, ok := s.index[hash]
-	return ok
-}
-
-func (s *lruSet) add(hash uint64) {
-	if s.limit == 0 {
+// leave takes the block out of the list that it is in, if any.
+func (b *block) leave() {
+	l := b.in
+	if l == nil {
 		return
 	}
-	s.remove(hash)
-	if s.len() == s.limit {
-		s.remove(s.oldest())
+	if l.n--; b.prev != nil {
+		b.prev.next = b.next
+	} else {
+		l.oldest = b.next
 	}
-	s.index[hash] = s.order.PushBack(hash)
-}
-
-func (s *lruSet) remove(hash uint64) {
-	if e, ok := s.index[hash]; ok {
-		s.order.Remove(e)
-		delete(s.index, hash)
+	if b.next != nil {
+		b.next.prev = b.prev
+	} else {
+		l.newest = b.prev
 	}
+	b.in, b.prev, b.next = nil, nil, nil
 }

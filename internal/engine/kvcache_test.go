@@ -38,7 +38,7 @@ func TestABlockThatIsPublishedTwiceIsOne(t *testing.T) {
 	if first[0] != second[0] || first[0].refs != 2 {
 		t.Errorf("the blocks are %+v and %+v, want one that both hold", first[0], second[0])
 	}
-	if c.free+c.private+blockPages*len(c.blocks) != c.total || c.free != 3*blockPages {
+	if c.free+c.private+blockPages*c.resident != c.total || c.free != 3*blockPages {
 		t.Errorf("%d pages are free and %d private, want %d and 0", c.free, c.private, 3*blockPages)
 	}
 }
@@ -48,7 +48,7 @@ func TestTheTierHoldsNoMoreThanItsSize(t *testing.T) {
 	for h := uint64(1); h <= 4; h++ {
 		c.release(c.fill(t, h))
 	}
-	if n := c.tier.len(); n != 2 || c.tier.has(1) || !c.tier.has(2) || !c.tier.has(3) {
+	if n := c.tier.n; n != 2 || len(c.blocks) != 3 || c.blocks[1] != nil || c.blocks[2].in != &c.tier || c.blocks[3].in != &c.tier {
 		t.Errorf("the tier has %d blocks; want the two that went last, 2 and 3", n)
 	}
 }

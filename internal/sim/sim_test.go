@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -300,4 +302,34 @@ func TestRoundsHaveSeedsOfTheirOwn(t *testing.T) {
 	if both := run(t, s).Results[0]; both.Requests != 1200 || both.TTFT.Mean < alone*0.999 || both.TTFT.Mean > alone*1.001 {
 		t.Errorf("two rounds of %d requests: %.1f ms, alone %.1f", both.Requests, both.TTFT.Mean, alone)
 	}
+}
+
+// BenchmarkStudy plays 100,000 requests at 8 heads. What it reports is time of the
+// processor.
+func BenchmarkStudy(b *testing.B) {
+	const requests = 100_000
+	for name, rate := range map[string]float64{"gamma:requests=100000": 21, "agents:sessions=2700,turns=33": 4.8} {
+		for _, strategy := range []string{"adaptive", "round_robin"} {
+			b.Run(strategy+"/"+name[:strings.Index(name, ":")], func(b *testing.B) {
+				s := study(b, strategy)
+				s.Traffic, s.Rates = traffic(b, name, 0), []float64{rate}
+				began, answered := processorTime(b), 0
+				b.ResetTimer()
+				for b.Loop() {
+					answered += run(b, s).Results[0].Requests
+				}
+				b.ReportMetric((processorTime(b)-began).Seconds()/float64(answered)*requests, "s/100k")
+			})
+		}
+	}
+}
+
+// processorTime is what the process has used so far.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
