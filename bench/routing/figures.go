@@ -124,7 +124,7 @@ func ofConversation() []figure {
 		{
 			what: "÷ the best of round_robin, least_loaded and a Dynamo-like cost, the worst of all workloads, loads and scenarios", at: []string{""}, goals: []float64{1.03},
 			value:  func(l *lab) []float64 { return []float64{compared(l)[0].ratio} },
-			detail: worst,
+			detail: func(l *lab) []string { return lines(compared(l)) },
 		},
 	}
 }
@@ -187,7 +187,8 @@ func ofKnowledge() []figure {
 		},
 		{
 			what: "equal heads: with learned speed ÷ without, the worst of all workloads and loads", at: []string{""}, goals: []float64{1.02},
-			value: learnedOnEqualHeads,
+			value:  func(l *lab) []float64 { return []float64{learned(l)[0].ratio} },
+			detail: func(l *lab) []string { return lines(learned(l)) },
 		},
 		{
 			what: "rank correlation of mean regret with mean time to first token, over 15 strategies", at: loads(0.6, 0.8, 0.95), goals: []float64{0.85, 0.85, 0.85}, least: true,
@@ -196,16 +197,18 @@ func ofKnowledge() []figure {
 	}
 }
 
-// learnedOnEqualHeads are the ratios of our mean times with learned speeds to those without, on equal
-// heads.
-func learnedOnEqualHeads(l *lab) []float64 {
-	worst := 0.
+// learned are our mean times with learned speeds beside those without, on equal heads,
+// the worst first.
+func learned(l *lab) (places []place) {
 	for _, w := range workloads {
 		for _, load := range []float64{0.6, 0.8, 0.95} {
-			worst = max(worst, ratio(l.ttft(run{workload: w.name, contender: ours, load: load}), l.ttft(run{workload: w.name, contender: peers.Unlearned, load: load})))
+			with := run{workload: w.name, contender: ours, load: load}
+			without := with
+			without.contender = peers.Unlearned
+			places = append(places, place{run: with, ratio: ratio(l.ttft(with), l.ttft(without)), other: "without"})
 		}
 	}
-	return []float64{worst}
+	return worstFirst(places)
 }
 
 // ranked are the strategies whose regret is compared with their mean time.
@@ -287,14 +290,18 @@ func compared(l *lab) (places []place) {
 		}
 		places = append(places, p)
 	}
+	return worstFirst(places)
+}
+
+func worstFirst(places []place) []place {
 	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(b.ratio, a.ratio) })
 	return places
 }
 
-// worst names the worst places.
-func worst(l *lab) (lines []string) {
-	for _, p := range compared(l)[:8] {
-		lines = append(lines, fmt.Sprintf("%s at %v %s: %.3f × %s", p.workload, p.load, p.scenario, p.ratio, p.other))
+// lines name the first places.
+func lines(places []place) (text []string) {
+	for _, p := range places[:8] {
+		text = append(text, fmt.Sprintf("%s at %v %s: %.3f × %s", p.workload, p.load, p.scenario, p.ratio, p.other))
 	}
-	return lines
+	return text
 }

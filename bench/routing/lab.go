@@ -41,8 +41,8 @@ type traffic struct {
 }
 
 var workloads = []traffic{
-	{name: "conversation", shown: "Mooncake conversation", open: "mooncake_conversation.jsonl", rounds: 1},
-	{name: "agents", shown: "agents", open: "agents:sessions=260,turns=33", rounds: 3, ratesOf: "conversation"},
+	{name: "conversation", shown: "Mooncake conversation", open: "mooncake_conversation.jsonl", rounds: 3},
+	{name: "agents", shown: "agents", open: "agents:sessions=260,turns=33", rounds: 8, ratesOf: "conversation"},
 	{name: "chat", shown: "Azure conversation 2023", open: "azure_llm_2023_conv.csv", rounds: 1},
 	{name: "bursts", shown: "bursts (gamma, cv 3)", open: "gamma:requests=8000", rounds: 1},
 	{name: "days", shown: "days (diurnal)", open: "diurnal:requests=8000", rounds: 1},
