@@ -72,10 +72,12 @@ type RehearsedPool struct {
 
 // RehearsedFigures are what callers would have seen.
 type RehearsedFigures struct {
-	Requests  int     `json:"requests"`
-	Failed    int     `json:"failed"`
-	P50TTFTMs float64 `json:"p50_ttft_ms"`
-	P95TTFTMs float64 `json:"p95_ttft_ms"`
-	Goodput   float64 `json:"goodput"`  // share within the objectives of headway simulate
-	HitRate   float64 `json:"hit_rate"` // share of prompt tokens that were cached
+	Requests int     `json:"requests"`
+	Failed   int     `json:"failed"`
+	Goodput  float64 `json:"goodput"` // share within the objectives of headway simulate
+
+	// Of those that were answered; left out where none was.
+	P50TTFTMs *float64 `json:"p50_ttft_ms,omitempty"`
+	P95TTFTMs *float64 `json:"p95_ttft_ms,omitempty"`
+	HitRate   *float64 `json:"hit_rate,omitempty"` // share of prompt tokens that were cached
 }

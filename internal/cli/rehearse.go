@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,8 +37,15 @@ func (d *drainRehearsal) run(cmd *cobra.Command, args []string) error {
 			c.note("only requests from %s on are played: of the last %s the log has no others, or too many\n", r.Since.Format(time.RFC3339), terminal.Short(d.last))
 		}
 		for i := range r.ModelTypes {
-			for _, what := range r.ModelTypes[i].Assumed {
-				c.note("%s: %s\n", r.ModelTypes[i].ModelType, what)
+			p := &r.ModelTypes[i]
+			for _, what := range p.Assumed {
+				c.note("%s: %s\n", p.ModelType, what)
+			}
+			switch {
+			case p.Before.P50TTFTMs == nil:
+				c.note("%s: no answers in the time looked at\n", p.ModelType)
+			case p.After.P50TTFTMs == nil:
+				c.note("%s: without %s no answers in the time looked at\n", p.ModelType, r.Head)
 			}
 		}
 		return c.show(r, rehearsalTable(r.ModelTypes))
@@ -55,15 +61,12 @@ func rehearsalTable(all []api.RehearsedPool) *terminal.Table {
 			carries = "NO"
 		}
 		before, after := &r.Before, &r.After
-		answered := after.Requests > after.Failed
-		change := func(form string, from, to float64) string {
-			if !answered {
-				return fmt.Sprintf(form, from) + " -> -"
-			}
-			return fmt.Sprintf(form, from) + " -> " + fmt.Sprintf(form, to)
-		}
-		t.Add(r.ModelType, r.HeadsLeft, before.Requests, change("%.0f ms", before.P50TTFTMs, after.P50TTFTMs), change("%.0f ms", before.P95TTFTMs, after.P95TTFTMs),
-			change("%.1f%%", 100*before.Goodput, 100*after.Goodput), change("%.1f%%", 100*before.HitRate, 100*after.HitRate), after.Failed, carries)
+		t.Add(r.ModelType, r.HeadsLeft, before.Requests, change(1, "%.0f ms", before.P50TTFTMs, after.P50TTFTMs), change(1, "%.0f ms", before.P95TTFTMs, after.P95TTFTMs),
+			change(100, "%.1f%%", &before.Goodput, &after.Goodput), change(100, "%.1f%%", before.HitRate, after.HitRate), after.Failed, carries)
 	}
 	return t
+}
+
+func change(times float64, format string, from, to *float64) string {
+	return measured(from, times, format) + " -> " + measured(to, times, format)
 }

@@ -98,11 +98,12 @@ func TestAnotherPolicyIsPlayed(t *testing.T) {
 }
 
 func TestADrainIsRehearsed(t *testing.T) {
-	figures := api.RehearsedFigures{Requests: 200, P50TTFTMs: 80, P95TTFTMs: 120, Goodput: 1, HitRate: 0.4}
-	later := api.RehearsedFigures{Requests: 200, P50TTFTMs: 110, P95TTFTMs: 400, Goodput: 0.9, HitRate: 0.5}
+	figures := api.RehearsedFigures{Requests: 200, P50TTFTMs: new(80.), P95TTFTMs: new(120.), Goodput: 1, HitRate: new(0.4)}
+	later := api.RehearsedFigures{Requests: 200, P50TTFTMs: new(110.), P95TTFTMs: new(400.), Goodput: 0.9, HitRate: new(0.5)}
 	said := api.DrainRehearsal{Head: "a", Since: time.Now(), ModelTypes: []api.RehearsedPool{
 		{ModelType: "m", HeadsLeft: 1, Before: figures, After: later, CarriesLoad: true, Assumed: []string{"the size of the KV cache is that of llama8b-h100"}},
 		{ModelType: "n", Before: figures, After: api.RehearsedFigures{Requests: 200, Failed: 200}},
+		{ModelType: "o", Before: api.RehearsedFigures{Requests: 200, Failed: 200}, After: api.RehearsedFigures{Requests: 200, Failed: 200}},
 	}}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method + " " + r.URL.String() {
@@ -120,12 +121,15 @@ func TestADrainIsRehearsed(t *testing.T) {
 	t.Cleanup(s.Close)
 	code, out, errs := forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", s.URL, "--json")
 	var got api.DrainRehearsal
-	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitOK || len(got.ModelTypes) != 2 || got.ModelTypes[0].After != later {
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitOK || len(got.ModelTypes) != 3 || *got.ModelTypes[0].After.P95TTFTMs != 400 || strings.Count(out, "p50_ttft_ms") != 3 || strings.Contains(out, "null") {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
 	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", s.URL)
-	has(t, out, "HEADS LEFT", "80 ms -> 110 ms", "120 ms -> 400 ms", "100.0% -> 90.0%", "40.0% -> 50.0%", "yes", "80 ms -> - ", "120 ms -> - ", "100.0% -> - ", "40.0% -> - ", "NO")
-	has(t, errs, "only requests from ", " of the last 10m the log has no others", "m: the size of the KV cache is that of llama8b-h100")
+	has(t, out, "HEADS LEFT", "80 ms -> 110 ms", "120 ms -> 400 ms", "100.0% -> 90.0%", "40.0% -> 50.0%", "yes", "80 ms -> - ", "120 ms -> - ", "100.0% -> 0.0% ", "40.0% -> - ", "NO")
+	has(t, errs, "only requests from ", " of the last 10m the log has no others", "m: the size of the KV cache is that of llama8b-h100", "n: without a no answers in the time looked at", "o: no answers in the time looked at")
+	if strings.Contains(errs, "m: with") || strings.Contains(errs, "n: with a") {
+		t.Errorf("answers are denied: %s", errs)
+	}
 	if code, _, errs := forAWhile(t, "heads", "drain", "c", "--rehearse", "--last", "5m", "--server", s.URL); code != exitConflict || !strings.Contains(errs, "Too few.") {
 		t.Errorf("a head without requests: exit %d: %s", code, errs)
 	}

@@ -45,13 +45,20 @@ func TestADrainIsRehearsed(t *testing.T) {
 	if a.status != http.StatusOK || got.Head != "a" || !got.Since.Equal(begins) || len(got.ModelTypes) != 1 {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	if p := got.ModelTypes[0]; p.HeadsLeft != 2 || p.Before.Requests != 60 || p.After.Requests != 60 || p.After.P50TTFTMs <= 0 || p.After.P95TTFTMs < p.After.P50TTFTMs || !p.CarriesLoad || p.Assumed == nil {
+	if p := got.ModelTypes[0]; p.HeadsLeft != 2 || p.Before.Requests != 60 || p.After.Requests != 60 || p.After.P50TTFTMs == nil || *p.After.P50TTFTMs <= 0 || *p.After.P95TTFTMs < *p.After.P50TTFTMs || p.After.HitRate == nil || !p.CarriesLoad || p.Assumed == nil {
 		t.Errorf("%+v", p)
 	}
 	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/b", `{"admin_state":"draining"}`)
 	if p := into[api.DrainRehearsal](t, w.must(http.StatusOK, http.MethodPost, rehearsal, "")).ModelTypes[0]; p.HeadsLeft != 1 {
 		t.Errorf("with another head that is drained: %+v", p)
 	}
+	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/c", `{"admin_state":"draining"}`)
+	alone := w.ask(r)
+	theContract(t).answer(t, r, alone)
+	if p := into[api.DrainRehearsal](t, alone).ModelTypes[0]; p.HeadsLeft != 0 || p.Before.P50TTFTMs == nil || p.After.Failed != 60 || p.After.P50TTFTMs != nil || p.After.P95TTFTMs != nil || p.After.HitRate != nil || strings.Contains(string(alone.body), "null") {
+		t.Errorf("where no other takes requests: %s", alone.body)
+	}
+	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/c", `{"admin_state":"enabled"}`)
 	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/b", `{"admin_state":"enabled"}`)
 	w.must(http.StatusOK, http.MethodPatch, "/api/v1/heads/a", `{"admin_state":"draining"}`)
 	if p := into[api.DrainRehearsal](t, w.must(http.StatusOK, http.MethodPost, rehearsal, "")).ModelTypes[0]; !slices.Contains(p.Assumed, "before has a take requests, which it does not now") {

@@ -70,5 +70,9 @@ func (d *Drain) play(ctx context.Context, p *Pool, has func(string) bool) (Resul
 }
 
 func figures(r *Result) api.RehearsedFigures {
-	return api.RehearsedFigures{Requests: r.Requests, Failed: r.Failed, P50TTFTMs: r.P50Ms, P95TTFTMs: r.P95Ms, Goodput: r.Goodput, HitRate: r.HitRate}
+	f := api.RehearsedFigures{Requests: r.Requests, Failed: r.Failed, Goodput: r.Goodput}
+	if r.Requests > r.Failed {
+		f.P50TTFTMs, f.P95TTFTMs, f.HitRate = &r.P50Ms, &r.P95Ms, &r.HitRate
+	}
+	return f
 }

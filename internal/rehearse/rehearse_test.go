@@ -116,11 +116,11 @@ func TestAHeadIsDrained(t *testing.T) {
 	}
 	l := logged(800, 4, 80*time.Millisecond, 1)
 	r, err := drain(l)
-	if err != nil || r.HeadsLeft != 3 || r.After.P95TTFTMs < r.Before.P95TTFTMs*1.1 || r.Before.Requests != 800 || r.After.Requests != 800 || !r.CarriesLoad {
+	if err != nil || r.HeadsLeft != 3 || *r.After.P95TTFTMs < *r.Before.P95TTFTMs*1.1 || r.Before.Requests != 800 || r.After.Requests != 800 || !r.CarriesLoad {
 		t.Errorf("%+v, %v", r, err)
 	}
 	fewer, err := drain(l, "head-2")
-	if err != nil || fewer.HeadsLeft != 2 || fewer.Before.P95TTFTMs <= r.Before.P95TTFTMs {
+	if err != nil || fewer.HeadsLeft != 2 || *fewer.Before.P95TTFTMs <= *r.Before.P95TTFTMs {
 		t.Errorf("without a head that is gone: %+v, with it %+v, %v", fewer, r, err)
 	}
 	if crowded, err := drain(logged(800, 3, 60*time.Millisecond, 1)); err != nil || crowded.CarriesLoad {
