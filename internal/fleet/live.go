@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"math"
 	"sync/atomic"
 	"time"
@@ -289,6 +290,10 @@ func (l *Live) giveBack(w Work) {
 		l.pending.Add(-int64(w.Pending))
 	}
 }
+
+// FirstTokens is 1 where most requests end after their first token was seen, -1 where
+// most do not, and 0 before any has.
+func (l *Live) FirstTokens() int { return -cmp.Compare(l.unseen.Load(), 0) }
 
 // ReportedLate notes the outcome of a request whose place was given back before:
 // outcomes are reported, if late.

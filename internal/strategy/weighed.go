@@ -68,6 +68,7 @@ type weighing struct {
 	clock  uint32
 	warm   bool    // which heads have the prompt is known, and to be trusted
 	own    bool    // our own counts of all heads are valid
+	firsts int     // heads whose first tokens are seen, less those where they are not
 	tokens float64 // of the prompt
 	usual  float64 // those of a prompt of the pool
 	prompt float64 // the weight of the whole prompt, in tokens
@@ -144,6 +145,7 @@ func (w *weighing) sum() {
 		i, h := w.place(j), &w.heads[j]
 		own := w.begin(h, w.r.Lives[i], w.r.Numbers[i], w.r.Weights[i])
 		w.own = w.own && own
+		w.firsts += w.r.Lives[i].FirstTokens()
 		requests += h.Requests
 		ahead += h.Ahead
 		wait += h.slower * h.Ahead
@@ -191,7 +193,7 @@ func (w *weighing) finish(in *Input, h *weighed, of *fleet.Head, l *fleet.Live, 
 	}
 	if slowStart := l.SlowStart(in.Now); slowStart > 0 {
 		h.requests += slowStart
-		if !w.own { // else it has as much ahead as we sent, and more with each choice
+		if w.firsts <= 0 { // else it has as much ahead as we sent, and more with each choice
 			h.ahead += slowStart * w.each
 		}
 	}
