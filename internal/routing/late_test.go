@@ -114,6 +114,17 @@ func TestAnExplanationHasWhatIsExpected(t *testing.T) {
 	}
 }
 
+// The way to the head is part of when it begins to answer.
+func TestTheWayCountsForTheObjective(t *testing.T) {
+	w := paced(t, objective+"\nregions: {eu: {distances_ms: {us: 500}}, ap: {distances_ms: {us: 2000}}}", "a")
+	if no := refusal(t, w, strategy.Request{InputTokens: 1000, Region: "eu"}); no != nil {
+		t.Errorf("0.6 s are expected from eu, with an objective of 1 s: %v", no)
+	}
+	if no := refusal(t, w, strategy.Request{InputTokens: 1000, Region: "ap"}); no == nil || math.Abs(no.Soonest.Seconds()-2.1) > 0.1 {
+		t.Errorf("2.1 s are expected from ap, with an objective of 1 s: %+v", no)
+	}
+}
+
 // The attempt after one that failed is not refused: the request has waited already. Nor is
 // one while a head that takes it is unknown.
 func TestAFurtherAttemptIsNotRefused(t *testing.T) {

@@ -83,6 +83,31 @@ func TestShadowsChangeNoDecision(t *testing.T) {
 	}
 }
 
+// Others are asked for the policy's share of the decisions also where few of those are
+// sampled.
+func TestShadowsAreOfAShareOfTheDecisions(t *testing.T) { synctest.Test(t, ofAShareOfTheDecisions) }
+
+func ofAShareOfTheDecisions(t *testing.T) {
+	seen := new(watcher)
+	w := newWorld(t, func(o *routing.Options) { o.Watchers = []routing.Watcher{seen} })
+	shadowPolicy(w, "random", "round_robin")
+	for i := range 40 {
+		w.head(fmt.Sprint("h", i), "us", nil)
+	}
+	const decisions = 10_000
+	for range decisions {
+		w.done(w.decide(strategy.Request{}), 0)
+		time.Sleep(200 * time.Microsecond)
+	}
+	asked := 0
+	for _, s := range seen.samples {
+		asked += len(s.Shadows)
+	}
+	if samples := len(seen.samples); samples > decisions/4 || asked < decisions/25 || asked > decisions/15 {
+		t.Errorf("of %d decisions %d are sampled and %d compared, want a twentieth", decisions, samples, asked)
+	}
+}
+
 // A strategy that decides for the request is not asked beside it; two that rotate have
 // turns of their own.
 func TestShadowsHaveTurnsOfTheirOwn(t *testing.T) { synctest.Test(t, turnsOfTheirOwn) }
