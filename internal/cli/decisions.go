@@ -75,7 +75,7 @@ func (s *logSource) begins(c *call) (time.Time, error) {
 		return c.DecisionLogBegins(c.Context())
 	}
 	return decisionlog.Begins(func(q decisionlog.Query, yield func([]byte) error) error {
-		return decisionlog.ReadDir(c.Context(), s.dir, q, yield)
+		return decisionlog.ReadDir(c.Context(), s.dir, q, yield, func(decisionlog.Damage) {}) // the reading itself says it
 	})
 }
 
@@ -124,8 +124,13 @@ func (s *logSource) worst(c *call, most int) (worst []api.LoggedDecision, err er
 		}
 		worst = append(worst, d)
 		return nil
-	})
+	}, c.noteDamage)
 	return worst, err
+}
+
+// noteDamage notes what cannot be read of a file.
+func (c *call) noteDamage(d decisionlog.Damage) {
+	c.note("%s is damaged: of %d bytes from byte %d on what can be read is there, and the rest left out\n", d.File, d.Bytes, d.From)
 }
 
 func worstTable(list []worstDecision) *terminal.Table {
@@ -182,7 +187,7 @@ func (s *logSource) copy(ctx context.Context, c *call, w io.Writer) error {
 		return decisionlog.ReadDir(ctx, s.dir, decisionlog.Query{Since: time.Now().Add(-s.last)}, func(line []byte) error {
 			_, err := w.Write(line)
 			return err
-		})
+		}, c.noteDamage)
 	}
 	return copyPatiently(ctx, s.Timeout, "read the decision log", w, func(ctx context.Context) (io.ReadCloser, error) {
 		return c.DecisionLog(ctx, client.DecisionLogQuery{Last: s.last})

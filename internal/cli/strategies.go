@@ -12,6 +12,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/policy"
 	"headway/internal/strict"
 	"headway/internal/terminal"
@@ -34,6 +35,23 @@ func (r *remote) withEffect(cmd *cobra.Command, q *client.EffectivenessQuery) *c
 	return addOutput(cmd)
 }
 
+// askEffect makes f the run of a command that has these flags.
+func (r *remote) askEffect(q *client.EffectivenessQuery, f func(*call, *api.StrategyList) error) func(*call) error {
+	ask := r.ask(func(c *call) error {
+		report, err := c.Effectiveness(c.Context(), *q)
+		if err != nil {
+			return err
+		}
+		return f(c, &report)
+	})
+	return func(c *call) error {
+		if w := q.Window; w < time.Minute || w > time.Hour || w%time.Minute != 0 {
+			return cmdline.Errorf("--window %s: want 1m to 1h in whole minutes, such as 15m", w)
+		}
+		return ask(c)
+	}
+}
+
 func newStrategiesList(r *remote) *cobra.Command {
 	return addOutput(command("list", "List the strategies", "", r.ask(func(c *call) error {
 		all, err := c.Strategies(c.Context())
@@ -50,11 +68,7 @@ func newStrategiesList(r *remote) *cobra.Command {
 
 func newStrategiesShow(r *remote) *cobra.Command {
 	var q client.EffectivenessQuery
-	cmd := r.withEffect(command("show NAME", "Show one strategy: formula, parameters, what it leads to", "", r.ask(func(c *call) error {
-		report, err := c.Effectiveness(c.Context(), q)
-		if err != nil {
-			return err
-		}
+	cmd := r.withEffect(command("show NAME", "Show one strategy: formula, parameters, what it leads to", "", r.askEffect(&q, func(c *call, report *api.StrategyList) error {
 		for _, s := range report.Data {
 			if s.Name == c.args[0] {
 				return c.showOr(s, func() error { return terminal.WriteYAML(c.w, s) })
@@ -74,11 +88,7 @@ func newStrategiesCompare(r *remote) *cobra.Command {
 Regret is the time to the first token that was expected at the chosen head, less
 the least that was expected at any head there was: what a better choice would have
 saved. It is reliable as long as what is expected is what comes: up to a
-calibration error of 50 %. Strategies that serve other requests differ by those too.`, r.ask(func(c *call) error {
-			report, err := c.Effectiveness(c.Context(), q)
-			if err != nil {
-				return err
-			}
+calibration error of 50 %. Strategies that serve other requests differ by those too.`, r.askEffect(&q, func(c *call, report *api.StrategyList) error {
 			report.Data = slices.DeleteFunc(report.Data, func(s api.Strategy) bool {
 				return s.Effectiveness.Decisions == 0 && s.Effectiveness.RegretMs == nil && s.Effectiveness.Refused == 0
 			})
@@ -90,7 +100,7 @@ calibration error of 50 %. Strategies that serve other requests differ by those 
 			slices.SortStableFunc(report.Data, func(a, b api.Strategy) int {
 				return cmp.Compare(orInfinite(a.Effectiveness.RegretMs), orInfinite(b.Effectiveness.RegretMs))
 			})
-			return c.showOr(report, func() error { return c.compare(&report) })
+			return c.showOr(report, func() error { return c.compare(report) })
 		})), &q)
 }
 

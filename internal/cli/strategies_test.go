@@ -74,3 +74,16 @@ func TestStrategiesAreComparedByRegret(t *testing.T) {
 		t.Errorf("a model type that no head serves: exit %d: %s", code, errs)
 	}
 }
+
+// A window that the service does not keep is wrong use, whether the service is there or
+// not.
+func TestAWindowIsOfWholeMinutes(t *testing.T) {
+	for _, window := range []string{"0s", "-5m", "30s", "90s", "2h", "1h1m"} {
+		for _, args := range []string{"compare", "show adaptive"} {
+			code, out, errs := here(t, append(strings.Fields("strategies "+args+" --server http://127.0.0.1:1 --window"), window)...)
+			if code != exitUsage || out != "" || !strings.Contains(errs, "--window ") || !strings.Contains(errs, "want 1m to 1h in whole minutes") {
+				t.Errorf("%s of %s: exit %d: %s%s", args, window, code, out, errs)
+			}
+		}
+	}
+}

@@ -187,6 +187,17 @@ func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
 			t.Errorf("%s: exit %d: %s", wrong, code, errs)
 		}
 	}
+	whole := packed(t, lines)
+	torn := filepath.Join(dir, "decisions-20261101T000000.000000000Z.jsonl.gz")
+	writeFile(t, torn, whole[:len(whole)-100])
+	writeFile(t, filepath.Join(dir, "decisions-20261102T000000.000000000Z.jsonl.gz"), whole)
+	said := fmt.Sprintf("%s is damaged: of %d bytes from byte 0 on", torn, len(whole)-100)
+	for _, args := range []string{"export", "worst", "what-if --strategies random"} {
+		code, out, errs := forAWhile(t, strings.Fields("decisions "+args+" --dir "+dir)...)
+		if code != exitOK || strings.Count(errs, said) != 1 || args == "export" && !strings.HasSuffix(out, lines) {
+			t.Errorf("%s of a damaged file and a whole one: exit %d: %s", args, code, errs)
+		}
+	}
 	if code, _, errs := forAWhile(t, "decisions", "worst", "--dir", dir+"/none"); code != exitNotFound {
 		t.Errorf("a directory that is not there: exit %d: %s", code, errs)
 	}

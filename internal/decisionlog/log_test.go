@@ -169,7 +169,7 @@ func records(t testing.TB, read func(func([]byte) error) error) (list []api.Logg
 func readDir(t testing.TB, dir string) []api.LoggedDecision {
 	t.Helper()
 	return records(t, func(yield func([]byte) error) error {
-		return decisionlog.ReadDir(t.Context(), dir, decisionlog.Query{}, yield)
+		return decisionlog.ReadDir(t.Context(), dir, decisionlog.Query{}, yield, func(decisionlog.Damage) {})
 	})
 }
 
@@ -335,7 +335,8 @@ func TestFilesOutlastTheProcess(t *testing.T) {
 	}
 }
 
-// What a process that was killed had written is read as far as it goes.
+// What a process that was killed had written is read as far as it goes, and what is
+// damaged is left out, said, and no more than that.
 func TestATornFileIsRead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	w := newWorld(t, func(o *decisionlog.Options) { o.Dir = dir })
@@ -351,20 +352,39 @@ func TestATornFileIsRead(t *testing.T) {
 	path := filepath.Join(dir, files[0].Name())
 	whole, err := os.ReadFile(path)
 	check(t, err)
+	header := []byte{0x1f, 0x8b, 8}
+	second, third := 1+bytes.Index(whole[1:], header), bytes.LastIndex(whole, header)
+	zeroed := func(at int) []byte { return slices.Concat(whole[:at], make([]byte, 50), whole[at+50:]) }
 	for _, c := range []struct {
 		what        string
 		text        []byte
 		least, most int
+		from, to    int // of what is damaged
 	}{
-		{"a part is torn", whole[:len(whole)-len(whole)/10], 200, 299},
-		{"the header of a part is torn", whole[:bytes.LastIndex(whole, []byte{0x1f, 0x8b, 8})+6], 200, 200},
-		{"something else behind it", append(slices.Clone(whole), "garbage, and more of it"...), 300, 300},
-		{"bytes are wrong", append(append(slices.Clone(whole[:100]), make([]byte, 50)...), whole[150:]...), 0, 99},
-		{"nothing", nil, 0, 0},
+		{"nothing is wrong", whole, 300, 300, 0, 0},
+		{"a part is torn", whole[:len(whole)-len(whole)/10], 200, 299, third, len(whole) - len(whole)/10},
+		{"the header of a part is torn", whole[:third+6], 200, 200, third, third + 6},
+		{"something else behind it", append(slices.Clone(whole), "garbage, and more of it"...), 300, 300, len(whole), len(whole) + 23},
+		{"bytes of the first part are wrong", zeroed(100), 200, 299, 0, second},
+		{"bytes of the second part are wrong", zeroed(second + 2000), 200, 299, second, third},
+		{"the header of the second part is wrong", zeroed(second), 200, 200, second, third},
+		{"a long part of something else", slices.Concat(whole[:third], bytes.Repeat(header, 43_689), whole[third:]), 300, 300, third, third + 3*43_689},
+		{"nothing", nil, 0, 0, 0, 0},
 	} {
 		check(t, os.WriteFile(path, c.text, 0o600))
-		if list := readDir(t, dir); len(list) < c.least || len(list) > c.most {
+		var damage []decisionlog.Damage
+		list := records(t, func(yield func([]byte) error) error {
+			return decisionlog.ReadDir(t.Context(), dir, decisionlog.Query{}, yield, func(d decisionlog.Damage) { damage = append(damage, d) })
+		})
+		if len(list) < c.least || len(list) > c.most {
 			t.Errorf("%s: %d decisions are read, want %d to %d", c.what, len(list), c.least, c.most)
+		}
+		var want []decisionlog.Damage
+		if c.to > 0 {
+			want = []decisionlog.Damage{{File: path, From: int64(c.from), Bytes: int64(c.to - c.from)}}
+		}
+		if !slices.Equal(damage, want) {
+			t.Errorf("%s: damaged is %+v, want %+v", c.what, damage, want)
 		}
 	}
 }

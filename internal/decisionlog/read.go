@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"compress/gzip"
 	"container/heap"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -51,32 +48,34 @@ func (l *Log) Read(ctx context.Context, q Query, yield func(line []byte) error) 
 	return q.pick(yield, func(yield func(line []byte) error) error { return l.all(ctx, q.Since, yield) })
 }
 
-// ReadDir is Log.Read for the files of a log that no process writes.
-func ReadDir(ctx context.Context, dir string, q Query, yield func(line []byte) error) error {
+// ReadDir is Log.Read for the files of a log that no process writes. damaged is called
+// with what cannot be read of them.
+func ReadDir(ctx context.Context, dir string, q Query, yield func(line []byte) error, damaged func(Damage)) error {
 	return q.pick(yield, func(yield func(line []byte) error) error {
-		return readFiles(ctx, dir, q.Since, math.MaxUint64, yield)
+		return readFiles(ctx, dir, q.Since, math.MaxUint64, yield, damaged)
 	})
 }
 
 // all yields all lines: of the files, as far as they are not in memory, and of memory.
 func (l *Log) all(ctx context.Context, since time.Time, yield func(line []byte) error) error {
 	l.mu.Lock()
-	chunks, lines, first := slices.Clone(l.memory.chunks), bytes.Clone(l.memory.lines), l.memory.first
+	kept, lines, first := slices.Clone(l.memory.chunks), bytes.Clone(l.memory.lines), l.memory.first
 	l.mu.Unlock()
 	open := l.underWay()
 	if l.o.Dir != "" && l.o.MaxDisk > 0 {
 		if first == 0 {
 			first = math.MaxUint64
 		}
-		if err := readFiles(ctx, l.o.Dir, since, first, yield); err != nil {
+		if err := readFiles(ctx, l.o.Dir, since, first, yield, func(Damage) {}); err != nil {
 			return err
 		}
 	}
-	for i := range chunks {
-		if chunks[i].to.Before(since) {
+	for i := range kept {
+		if kept[i].to.Before(since) {
 			continue
 		}
-		if _, err := readChunks(ctx, bufio.NewReader(bytes.NewReader(chunks[i].packed)), math.MaxUint64, yield); err != nil {
+		whole := chunks{bytes.NewReader(kept[i].packed), int64(len(kept[i].packed)), math.MaxUint64}
+		if _, err := whole.read(ctx, yield, func(int64, int64) {}); err != nil {
 			return err
 		}
 	}
@@ -96,7 +95,7 @@ func (l *Log) all(ctx context.Context, since time.Time, yield func(line []byte) 
 }
 
 // readFiles yields the lines of the chunks in files that have numbers below before.
-func readFiles(ctx context.Context, dir string, since time.Time, before uint64, yield func(line []byte) error) error {
+func readFiles(ctx context.Context, dir string, since time.Time, before uint64, yield func(line []byte) error, damaged func(Damage)) error {
 	files, err := listFiles(dir)
 	if err != nil {
 		return err
@@ -105,7 +104,7 @@ func readFiles(ctx context.Context, dir string, since time.Time, before uint64, 
 		if files[i].to.Before(since) {
 			continue
 		}
-		done, err := readFile(ctx, files[i].path, before, yield)
+		done, err := readFile(ctx, files[i].path, before, yield, damaged)
 		if err != nil || done {
 			return err
 		}
@@ -113,7 +112,7 @@ func readFiles(ctx context.Context, dir string, since time.Time, before uint64, 
 	return nil
 }
 
-func readFile(ctx context.Context, path string, before uint64, yield func(line []byte) error) (done bool, err error) {
+func readFile(ctx context.Context, path string, before uint64, yield func(line []byte) error, damaged func(Damage)) (done bool, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // it was the oldest
@@ -122,61 +121,11 @@ func readFile(ctx context.Context, path string, before uint64, yield func(line [
 		return false, fmt.Errorf("read the decision log: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	return readChunks(ctx, bufio.NewReaderSize(f, 64<<10), before, yield)
-}
-
-// readChunks yields the lines of chunks up to one with that number, which is the end
-// (done). Where the chunks are damaged or end too soon, what was read until then counts.
-func readChunks(ctx context.Context, in *bufio.Reader, before uint64, yield func(line []byte) error) (done bool, err error) {
-	unpacked, err := gzip.NewReader(in)
-	for ; err == nil; err = unpacked.Reset(in) {
-		if numberOf(&unpacked.Header) >= before {
-			return true, nil
-		}
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		unpacked.Multistream(false)
-		var torn *tornError
-		if err := eachLine(bufio.NewReaderSize(unpacked, 64<<10), yield); errors.As(err, &torn) {
-			return false, nil
-		} else if err != nil {
-			return false, err
-		}
+	info, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("read the decision log: %w", err)
 	}
-	return false, nil
-}
-
-// tornError says that lines cannot be read on.
-type tornError struct{ error }
-
-// eachLine yields the lines that are whole and look like those of the log.
-func eachLine(in *bufio.Reader, yield func(line []byte) error) error {
-	for {
-		line, err := readLine(in)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return &tornError{err}
-		case !bytes.HasPrefix(line, atPrefix) || !json.Valid(line): // the sum of a chunk is read behind its lines
-			continue
-		}
-		if err := yield(line); err != nil {
-			return err
-		}
-	}
-}
-
-// readLine reads a line whole, of any length.
-func readLine(in *bufio.Reader) ([]byte, error) {
-	line, err := in.ReadSlice('\n')
-	if !errors.Is(err, bufio.ErrBufferFull) {
-		return line, err
-	}
-	long := bytes.Clone(line)
-	rest, err := in.ReadBytes('\n')
-	return append(long, rest...), err
+	return chunks{f, info.Size(), before}.read(ctx, yield, func(from, bytes int64) { damaged(Damage{path, from, bytes}) })
 }
 
 // What a line begins with is read without the rest of it.
