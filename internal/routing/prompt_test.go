@@ -243,8 +243,14 @@ func (w *watcher) Refused(by, modelType string, _ time.Time) {
 
 // Each decision of a quiet service is sampled, with the heads as they were before it.
 func TestDecisionsAreSampled(t *testing.T) {
-	seen := new(watcher)
-	w := newWorld(t, func(o *routing.Options) { o.Watchers = []routing.Watcher{seen} })
+	seen, now := new(watcher), time.Now()
+	w := newWorld(t, func(o *routing.Options) {
+		o.Watchers = []routing.Watcher{seen}
+		o.Now = func() time.Time { // first tokens that come together are one sample
+			now = now.Add(10 * time.Millisecond)
+			return now
+		}
+	})
 	caller(w)
 	for _, id := range []string{"a", "b", "c"} {
 		w.head(id, "us", nil)

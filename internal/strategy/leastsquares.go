@@ -2,7 +2,7 @@ package strategy
 
 import "math"
 
-// paceTerms are what explains the time of a prompt: a constant, its tokens, the
+// paceTerms are what explains the time of a step: a constant, the tokens of its prompts, the
 // attention over them, and the tokens at the head.
 const paceTerms = 4
 
@@ -27,8 +27,11 @@ func (f *leastSquares) init() { f.coefficients = [paceTerms]float64{usualBase, u
 // restart forgets all samples, and keeps the coefficients until there are others.
 func (f *leastSquares) restart() { *f = leastSquares{coefficients: f.coefficients} }
 
-func (f *leastSquares) model() *paceModel {
-	c := &f.coefficients
+// model is what the fit says of a prompt that is computed with others, so many in all:
+// the constant is theirs together.
+func (f *leastSquares) model(together float64) *paceModel {
+	c := f.coefficients
+	c[0] /= together
 	m := &paceModel{rest: c[0], token: c[1], beside: c[3]}
 	if c[1] > 0 {
 		m.attention, m.each = c[2]/c[1], min(c[0]/c[1], mostEach)

@@ -16,8 +16,8 @@ import (
 // token before this one, or from when the prompt came to a head that had none
 // ahead. Unlike the time to the first token it has no wait in it, so that a busy head is
 // not taken for a slow one. Where prompts are computed in parallel it is the time to the
-// first token, which has none either; see delay. It is explained by the tokens that were
-// computed, the attention over their context, and the tokens of what is decoded beside
+// first token, which has none either; see delay. Prompts that are computed at once took it
+// together; see step. It is explained by the tokens that were computed, the attention over their context, and the tokens of what is decoded beside
 // them, with least squares over all heads of the pool that forget. A head's speed is the
 // ratio of what it took to what the pool takes for the same; of those ratios only as much
 // counts as they differ by more than chance.
@@ -34,6 +34,7 @@ type Pace struct {
 	mu       sync.Mutex
 	fit      leastSquares
 	parallel bool      // prompts are computed in parallel, unless more is known of a head
+	together float64   // prompts of a step, the mean
 	looked   time.Time // when speeds were last compared
 }
 
@@ -53,6 +54,7 @@ type headPace struct {
 	delay delay
 	times times
 
+	step      step // that is not over, as far as is known
 	instance  uint64
 	took      float64 // s, decayed sums
 	predicted float64
@@ -98,6 +100,7 @@ func newPace() *Pace {
 	p.heads.Store(new([]*headPace))
 	p.slower.Store(new(speeds))
 	p.fit.init()
+	p.together = 1
 	return p
 }
 
@@ -323,24 +326,34 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	}
 	context := float64(w.Tokens) - u
 	x := [paceTerms]float64{1, u, u * (context + u/2), float64(h.Live.Tokens())}
-	predicted := p.fit.predict(&x)
-	if p.fit.add(&x, took/p.Slower(h)) && (p.fit.coefficients[1] > 0 || p.parallel) {
-		p.model.Store(p.fit.model())
+	if next := (step{x, took, 1, at}); head.delay.parallel.Load() {
+		p.learn(h, head, &next)
+	} else if over, is := head.step.begins(next); is {
+		p.learn(h, head, &over)
 	}
-	if p.fit.n < fitLeast { // what was predicted is a guess
-		return
-	}
-	fade := math.Exp2(-1/paceSamples - at.Sub(head.at).Seconds()/paceTime.Seconds())
-	head.took, head.predicted = head.took*fade+took, head.predicted*fade+predicted
-	head.n = head.n*fade + 1
-	off := took - predicted*head.took/head.predicted
-	head.residual = head.residual*fade + off*off
-	head.at = at
 	if at.Sub(p.looked) >= paceEvery || at.Before(p.looked) {
 		p.looked = at
 		p.sort()
 		p.compare(at)
 	}
+}
+
+// learn learns from what the head took for a step.
+func (p *Pace) learn(h *fleet.Head, head *headPace, s *step) {
+	predicted := p.fit.predict(&s.x)
+	p.together += (s.prompts - p.together) / 256
+	if p.fit.add(&s.x, s.took/p.Slower(h)) && (p.fit.coefficients[1] > 0 || p.parallel) {
+		p.model.Store(p.fit.model(p.together))
+	}
+	if p.fit.n < fitLeast { // what was predicted is a guess
+		return
+	}
+	fade := math.Exp2(-1/paceSamples - s.at.Sub(head.at).Seconds()/paceTime.Seconds())
+	head.took, head.predicted = head.took*fade+s.took, head.predicted*fade+predicted
+	head.n = head.n*fade + 1
+	off := s.took - predicted*head.took/head.predicted
+	head.residual = head.residual*fade + off*off
+	head.at = s.at
 }
 
 // keep renews the heads, and reports whether there are any.
@@ -367,7 +380,7 @@ func (p *Pace) renew(h *fleet.Head) {
 // forget forgets how fast the head of a number is.
 func (p *Pace) forget(number int) {
 	h := p.list()[number]
-	h.took, h.predicted, h.n, h.residual = 0, 0, 0, 0
+	h.step, h.took, h.predicted, h.n, h.residual = step{}, 0, 0, 0, 0
 	p.speeds()[number].Store(0)
 }
 

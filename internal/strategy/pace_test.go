@@ -47,6 +47,47 @@ func (e *engineLike) play(prompts int) {
 	}
 }
 
+// together plays so many prompts that a head computes at once.
+func (e *engineLike) together(i, prompts int) {
+	h, took := e.heads[i], 0.003
+	var all []fleet.Work
+	for range prompts {
+		tokens := int32(50 + e.random.ExpFloat64()*100)
+		w := fleet.Work{Tokens: tokens, New: tokens, Pending: tokens}
+		h.Live.TryAcquire(0, w)
+		e.pace.placed(h, w, e.now[i])
+		took += 6e-5 * float64(tokens)
+		all = append(all, w)
+	}
+	took *= e.slower[i] * math.Exp(0.1*e.random.NormFloat64())
+	e.now[i] = e.now[i].Add(time.Duration(took * float64(time.Second)))
+	for k, w := range all {
+		h.Live.Answers(w.Pending, false)
+		e.pace.firstToken(h, w, time.Hour, e.now[i].Add(time.Duration(k)*50*time.Microsecond))
+		h.Live.Release(fleet.Work{Tokens: w.Tokens})
+	}
+	e.now[i] = e.now[i].Add(10 * time.Millisecond)
+}
+
+// Prompts that a head computes at once took their time together: a head that has more of
+// them is not faster for it.
+func TestPromptsThatAreComputedTogetherAreOneSample(t *testing.T) {
+	for _, slower := range [][]float64{{1, 1, 1, 1}, {1, 1, 2, 2}} {
+		e := newEngineLike(slower...)
+		for range 400 {
+			for i := range e.heads {
+				e.together(i, 1+e.random.IntN(1+6*(i%2)))
+			}
+		}
+		for i, h := range e.heads {
+			if s := e.pace.Slower(h) / e.pace.Slower(e.heads[0]) / slower[i]; s < 0.85 || s > 1.15 {
+				t.Errorf("of heads that take %v times as long, with about %d prompts at once head %d is taken to be %.2f times as slow as head 0",
+					slower, 1+3*(i%2), i, e.pace.Slower(h)/e.pace.Slower(e.heads[0]))
+			}
+		}
+	}
+}
+
 // Heads that are equal stay equal, however different their prompts: only what differs
 // by more than chance counts.
 func TestEqualHeadsStayEqual(t *testing.T) {
