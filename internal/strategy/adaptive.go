@@ -13,8 +13,8 @@ var adaptiveSpec = Spec{
 			Summary: "How little a request more matters at a head beside its prompt tokens: the more, the more requests a head with a warm cache may have.",
 		},
 		{
-			Name: "wait_limit", Kind: KindNumber, Default: 8.0, Min: 0, Max: 1000, Unit: "s",
-			Summary: "Up to this predicted wait the cache counts the more, the longer requests wait.",
+			Name: "wait_limit", Kind: KindNumber, Default: 60.0, Min: 0, Max: 1000, Unit: "s",
+			Summary: "Up to this predicted wait what is not cached counts the more, the longer requests wait. A fleet that is behind catches up sooner if less is computed, and if long prompts go where few requests are.",
 		},
 	},
 	New: func(v Values, _ Build) (Strategy, []strict.Fault) {
