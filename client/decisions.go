@@ -102,7 +102,9 @@ func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, e
 // DecisionLogQuery says which part of the decision log is read. Empty fields select all.
 type DecisionLogQuery struct {
 	Last  time.Duration // of this time until now
-	Limit int           // at most so many decisions, the newest
+	Limit int           // at most so many decisions: the newest, or the worst
+
+	ModelType string // only decisions for this model type
 }
 
 // DecisionLog returns lines of the decision log: an [api.LoggedDecision] each, as JSON,
@@ -110,7 +112,7 @@ type DecisionLogQuery struct {
 // stay valid until then. Reading fails if a part is missing, and with ErrTooLarge beyond
 // 64 GiB.
 func (c *Client) DecisionLog(ctx context.Context, q DecisionLogQuery) (io.ReadCloser, error) {
-	return c.readLog(ctx, values("last", span(q.Last), "limit", size(q.Limit)))
+	return c.readLog(ctx, values("last", span(q.Last), "limit", size(q.Limit), "model_type", q.ModelType))
 }
 
 // DecisionLogBegins is when the oldest decision was made that the decision log has; zero:
@@ -128,10 +130,10 @@ func (c *Client) DecisionLogBegins(ctx context.Context) (time.Time, error) {
 	return first.At, nil
 }
 
-// WorstDecisions are the logged decisions of the last time with the most regret, the
-// worst first.
-func (c *Client) WorstDecisions(ctx context.Context, last time.Duration, most int) ([]api.LoggedDecision, error) {
-	lines, err := c.readLog(ctx, values("last", span(last), "limit", size(most), "order", "regret"))
+// WorstDecisions are the logged decisions that q selects with the most regret, the worst
+// first.
+func (c *Client) WorstDecisions(ctx context.Context, q DecisionLogQuery) ([]api.LoggedDecision, error) {
+	lines, err := c.readLog(ctx, values("last", span(q.Last), "limit", size(q.Limit), "model_type", q.ModelType, "order", "regret"))
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ type worstDecision struct {
 }
 
 func newDecisionsWorst(s *logSource) *cobra.Command {
-	most := 20
+	most, modelType := 20, ""
 	cmd := addOutput(command("worst", "Show the worst placements, and why they were",
 		`Show the placements with the most regret: by how much the predicted time to the
 first token at the chosen head was above the least among the heads there were. Why
@@ -95,7 +95,7 @@ compares the chosen head with that one, term by term.`, s.ask(func(c *call) erro
 			if most < 1 || most > decisionlog.MaxLimit {
 				return cmdline.Errorf("-n %d: want 1 to %d", most, decisionlog.MaxLimit)
 			}
-			found, err := s.worst(c, most)
+			found, err := s.worst(c, most, modelType)
 			if err != nil {
 				return err
 			}
@@ -109,14 +109,15 @@ compares the chosen head with that one, term by term.`, s.ask(func(c *call) erro
 			return c.show(worst, worstTable(worst))
 		})))
 	cmd.Flags().IntVarP(&most, "number", "n", most, "how many")
+	cmd.Flags().StringVar(&modelType, "model-type", "", "only requests for this model type")
 	return s.lastFlag(cmd, time.Hour)
 }
 
-func (s *logSource) worst(c *call, most int) (worst []api.LoggedDecision, err error) {
+func (s *logSource) worst(c *call, most int, modelType string) (worst []api.LoggedDecision, err error) {
 	if s.dir == "" {
-		return c.WorstDecisions(c.Context(), s.last, most)
+		return c.WorstDecisions(c.Context(), client.DecisionLogQuery{Last: s.last, Limit: most, ModelType: modelType})
 	}
-	q := decisionlog.Query{Since: time.Now().Add(-s.last), Limit: most, Worst: true}
+	q := decisionlog.Query{Since: time.Now().Add(-s.last), Limit: most, Worst: true, Model: modelType}
 	err = decisionlog.ReadDir(c.Context(), s.dir, q, func(line []byte) error {
 		var d api.LoggedDecision
 		if err := json.Unmarshal(line, &d); err != nil {

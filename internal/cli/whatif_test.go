@@ -172,6 +172,16 @@ func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 	has(t, errs, "the log begins at ", ": it has 1m of the last 1h\n")
+	mixed := t.TempDir() // those of another model type are worse
+	writeFile(t, filepath.Join(mixed, "decisions-20261101T000000.000000000Z.jsonl.gz"),
+		packed(t, lines+strings.ReplaceAll(strings.ReplaceAll(lines, `"model_type":"m"`, `"model_type":"n \"m\""`), `"regret_ms":`, `"regret_ms":9`)))
+	for model, want := range map[string]int{"m": 3, `n "m"`: 3, "n": 0} {
+		var of []worstDecision
+		_, out, errs := forAWhile(t, "decisions", "worst", "--dir", mixed, "-n", "3", "--json", "--model-type", model)
+		if err := json.Unmarshal([]byte(out), &of); err != nil || len(of) != want || want > 0 && of[0].ModelType != model {
+			t.Errorf("the worst of %q: %s%s", model, out, errs)
+		}
+	}
 	code, out, errs = forAWhile(t, "decisions", "what-if", "--dir", dir, "--strategies", "random")
 	if has(t, out, "least_loaded, as logged"); code != exitOK {
 		t.Errorf("exit %d: %s", code, errs)

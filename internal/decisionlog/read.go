@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,14 @@ type Query struct {
 	Limit int       // of decisions; 0: all lines there are
 	Worst bool      // those with the most regret first; else the newest, oldest first
 	First bool      // the one line that the log begins with since then
+	Model string    // model type of the decisions; "": any, and lines of other kinds
+}
+
+// modelOf is what lines have of a model type: a quote within text is escaped there, so
+// that nothing else of a line can look so.
+func modelOf(modelType string) []byte {
+	name, _ := json.Marshal(modelType) // a string always can
+	return slices.Concat([]byte(`,"model_type":`), name, []byte(","))
 }
 
 // MaxLimit is the largest limit of a query.
@@ -157,10 +166,13 @@ func regretOf(rest []byte) (regret float64, ok bool) {
 
 // pick yields those of the lines of all that the query asks for.
 func (q *Query) pick(yield func(line []byte) error, all func(yield func(line []byte) error) error) error {
-	best := picked{most: cmp.Or(q.Limit, MaxLimit)}
+	best, model := picked{most: cmp.Or(q.Limit, MaxLimit)}, modelOf(q.Model)
 	err := all(func(line []byte) error {
 		at, rest, ok := atOf(line)
 		if !ok || at.Before(q.Since) || !q.Until.IsZero() && !at.Before(q.Until) {
+			return nil
+		}
+		if q.Model != "" && !bytes.Contains(rest, model) {
 			return nil
 		}
 		if q.First {

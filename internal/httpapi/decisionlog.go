@@ -52,8 +52,8 @@ func (s *Server) sendLog(w *answer, r *http.Request, log *decisionlog.Log, q dec
 
 // logQuery reads which lines are asked for.
 func logQuery(r *http.Request, now time.Time) (decisionlog.Query, error) {
-	q := readQuery(r, "last", "order", "limit")
-	var asked decisionlog.Query
+	q := readQuery(r, "last", "order", "limit", "model_type")
+	asked := decisionlog.Query{Model: q.values["model_type"]}
 	if text := q.values["last"]; text != "" {
 		last, err := time.ParseDuration(text)
 		if err != nil || last <= 0 {

@@ -53,6 +53,11 @@ func TestTheDecisionLogIsRead(t *testing.T) {
 	if len(worst) > 20 || len(worst) > 0 && *worst[0].RegretMs < *worst[len(worst)-1].RegretMs {
 		t.Errorf("the worst are %+v", worst)
 	}
+	for model, want := range map[string]int{"llama-3.1-8b": 150, "llama-3.1-8": 0, "a": 0} {
+		if of := logged(t, w.must(http.StatusOK, http.MethodGet, target+"?model_type="+model, "")); len(of) != want {
+			t.Errorf("%d decisions are of %s, want %d", len(of), model, want)
+		}
+	}
 	if newest := logged(t, w.must(http.StatusOK, http.MethodGet, target+"?limit=3", "")); len(newest) != 3 || newest[2].InputTokens != 500 {
 		t.Errorf("the newest are %+v", newest)
 	}
