@@ -199,16 +199,25 @@ type Live struct {
 
 	// The second cache line is for strategies that count tokens. What they want of the
 	// last report stands here, since the report itself is one line more.
-	pending  atomic.Int64  // weight of prompts ahead: Work.Pending of those without a first token
-	sent     atomic.Int64  // Work.Pending of all places ever taken
-	aside    atomic.Uint64 // what the report has beyond ours: an aside
-	kv       atomic.Uint64 // what the report says of the KV cache: a kvUse
-	unsent   atomic.Int64  // the report's pending tokens less what was sent until then
-	capacity atomic.Int64  // Load.KVCapacityTokens of the last report that named it; 0: none did
+	pending atomic.Int64  // weight of prompts ahead: Work.Pending of those without a first token
+	sent    atomic.Int64  // Work.Pending of all places ever taken
+	unsure  atomic.Int64  // the part of pending whose requests may give no sign of life
+	aside   atomic.Uint64 // what the report has beyond ours: an aside
+	kv      atomic.Uint64 // what the report says of the KV cache: a kvUse
+	unsent  atomic.Int64  // the report's pending tokens less what was sent until then
 	// unseen says how places lately ended: below 0 most after their first token was
 	// seen, above 0 most without; within endsOne.
 	unseen atomic.Int64
 	others atomic.Pointer[Others] // what other routers count here; nil: there are none
+
+	// The third is read where there are unsure prompts, and now and then.
+	asked    atomic.Int64  // Work.Pending of all unsure prompts ever placed
+	passed   atomic.Uint64 // the Place up to which they are passed, and when that was, by Clock
+	shown    atomic.Uint32 // the Place up to which a sign of life showed it
+	skipped  atomic.Uint32
+	ordered  atomic.Int64 // how many requests lately began before all that were placed later; of endsOne
+	capacity atomic.Int64 // Load.KVCapacityTokens of the last report that named it; 0: none did
+	_        [3]uint64    // it ends a cache line
 }
 
 // endsOne is Live.ends when all places end by their time; -endsOne when all end
@@ -236,6 +245,12 @@ func (l *Live) copy() *Live {
 	c.aside.Store(l.aside.Load())
 	c.kv.Store(l.kv.Load())
 	c.unsent.Store(l.unsent.Load())
+	c.unsure.Store(l.unsure.Load())
+	c.asked.Store(l.asked.Load())
+	c.passed.Store(l.passed.Load())
+	c.shown.Store(l.shown.Load())
+	c.skipped.Store(l.skipped.Load())
+	c.ordered.Store(l.ordered.Load())
 	c.capacity.Store(l.capacity.Load())
 	c.unseen.Store(l.unseen.Load())
 	c.others.Store(l.others.Load())

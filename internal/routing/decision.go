@@ -42,8 +42,8 @@ type Decision struct {
 	alternatives [strategy.MaxAlternatives]strategy.Pick
 	explanation  atomic.Pointer[Explanation]
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen, ended: nor was it before the end
-	lasts        atomic.Int64 // nanoseconds after At
 	work         fleet.Work   // taken with the place
+	lasts        atomic.Int32 // ms after At
 	predicted    float32      // ms to the first token, NaN: unknown
 	caller       uint32       // Request.Caller
 	ttl          int32        // ms, 0: held
@@ -213,7 +213,7 @@ func (d *Decision) ExpiresAt() time.Time {
 	if d.held() {
 		return time.Time{}
 	}
-	return d.At.Add(time.Duration(d.lasts.Load()))
+	return d.At.Add(time.Duration(d.lasts.Load()) * time.Millisecond)
 }
 
 // held reports whether the reservation lasts until its caller ends it. What others
@@ -225,7 +225,7 @@ func (d *Decision) lifetime() time.Duration { return time.Duration(d.ttl) * time
 
 // renew lets the reservation last at least until then.
 func (d *Decision) renew(until time.Time) {
-	for lasts := int64(until.Sub(d.At)); ; {
+	for lasts := milliseconds(until.Sub(d.At) + time.Millisecond - 1); ; {
 		old := d.lasts.Load()
 		if old >= lasts || d.lasts.CompareAndSwap(old, lasts) {
 			return

@@ -30,7 +30,7 @@ func TestEachReservationEndsInItsTime(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"decide": func(rt *rapid.T) {
 				d := &Decision{Head: head, At: now, ttl: 1}
-				d.lasts.Store(int64(times.Draw(rt, "ms")) * int64(time.Millisecond))
+				d.lasts.Store(int32(times.Draw(rt, "ms")))
 				if old := r.add(d); old != nil && old.end.Load() == nil {
 					r.finish(old, &evicted)
 					delete(all, old)
@@ -75,7 +75,7 @@ func TestLongReservationsAreNotLookedAtAgainAndAgain(t *testing.T) {
 	head := &fleet.Head{Live: new(fleet.Live)}
 	for range 1 << 12 {
 		d := &Decision{Head: head, At: now, ttl: 1}
-		d.lasts.Store(int64(time.Hour))
+		d.lasts.Store(int32(time.Hour / time.Millisecond))
 		r.add(d)
 	}
 	r.expire(now, func(*Decision) {})
@@ -139,7 +139,7 @@ func TestANewerDecisionTakesTheSlotOutOfTheOldersPlace(t *testing.T) {
 	end := func(d *Decision) { ended[d] = true; r.finish(d, &Outcome{Result: ResultExpired}) }
 	add := func(at, lasts time.Duration) *Decision {
 		d := &Decision{Head: head, At: start.Add(at), ttl: 1}
-		d.lasts.Store(int64(lasts))
+		d.lasts.Store(int32(lasts / time.Millisecond))
 		if old := r.add(d); old != nil {
 			r.finish(old, &evicted)
 		}

@@ -422,6 +422,7 @@ func (r *Router) Answered(d *Decision) time.Time {
 func (r *Router) begun(d *Decision, learned fleet.Work, whole bool) time.Time {
 	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
+		d.signs(true, now)
 		d.Head.Live.Answers(d.work.Pending, whole)
 		r.memory.FirstToken(d.Head, d.ModelType, learned, after, now)
 		if d.Trial {
