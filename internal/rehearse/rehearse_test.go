@@ -114,7 +114,7 @@ func TestAHeadIsDrained(t *testing.T) {
 		}
 		return all[0], nil
 	}
-	l := logged(800, 4, 80*time.Millisecond, 1)
+	l := logged(800, 4, 50*time.Millisecond, 1)
 	r, err := drain(l)
 	if err != nil || r.HeadsLeft != 3 || *r.After.P95TTFTMs < *r.Before.P95TTFTMs*1.1 || r.Before.Requests != 800 || r.After.Requests != 800 || !r.CarriesLoad {
 		t.Errorf("%+v, %v", r, err)
