@@ -248,16 +248,16 @@ func (e *Explanation) finish(id string, trial bool) {
 // leaveFarther names what kept the request from heads of regions farther than that of
 // the chosen one, however little they cost: a strategy that does not compare regions
 // goes there only from a region that has no head for it. Regions of unknown distance
-// are the farthest, and as far as each other. It reports whether there are any.
-func (e *Explanation) leaveFarther(chosen *Candidate) (any bool) {
+// are the farthest, and as far as each other. It reports whether there are left.
+func (e *Explanation) leaveFarther(chosen *Candidate) (left bool) {
 	if e.across || e.Region == "" || math.IsNaN(chosen.Distance) {
 		return false
 	}
 	for i := range e.Candidates {
 		c := &e.Candidates[i]
 		if c.Filter == "" && c.Region != chosen.Region && !(c.Distance <= chosen.Distance) {
-			c.Filter, any = filterFarther, true
+			c.Filter, left = filterFarther, true
 		}
 	}
-	return any
+	return left
 }

@@ -33,9 +33,12 @@ func TestTheCacheCountsMoreTheLongerAllWait(t *testing.T) {
 		more  float64 // of the other
 		warm  bool
 	}{
-		{1, 0.5, true}, {1, 4, false},
-		{10, 4, true}, {10, 10, false},
-		{30, 10, true}, {30, 30, false},
+		{1, 0.5, true},
+		{1, 4, false},
+		{10, 4, true},
+		{10, 10, false},
+		{30, 10, true},
+		{30, 30, false},
 		{600, 60, false}, // no more than by wait_limit
 	} {
 		tiers, known := large(2), NewKnown(KnownOptions{})
