@@ -199,25 +199,19 @@ type Live struct {
 
 	// The second cache line is for strategies that count tokens. What they want of the
 	// last report stands here, since the report itself is one line more.
-	pending atomic.Int64  // weight of prompts ahead: Work.Pending of those without a first token
-	sent    atomic.Int64  // Work.Pending of all places ever taken
-	unsure  atomic.Int64  // the part of pending whose requests may give no sign of life
-	aside   atomic.Uint64 // what the report has beyond ours: an aside
-	kv      atomic.Uint64 // what the report says of the KV cache: a kvUse
-	unsent  atomic.Int64  // the report's pending tokens less what was sent until then
+	pending  atomic.Int64  // weight of prompts ahead: Work.Pending of those without a first token
+	sent     atomic.Int64  // Work.Pending of all places ever taken
+	aside    atomic.Uint64 // what the report has beyond ours: an aside
+	kv       atomic.Uint64 // what the report says of the KV cache: a kvUse
+	unsent   atomic.Int64  // the report's pending tokens less what was sent until then
+	capacity atomic.Int64  // Load.KVCapacityTokens of the last report that named it; 0: none did
 	// unseen says how places lately ended: below 0 most after their first token was
 	// seen, above 0 most without; within endsOne.
 	unseen atomic.Int64
 	others atomic.Pointer[Others] // what other routers count here; nil: there are none
 
-	// The third is read where there are unsure prompts, and now and then.
-	asked    atomic.Int64  // Work.Pending of all unsure prompts ever placed
-	passed   atomic.Uint64 // the Place up to which they are passed, and when that was, by Clock
-	shown    atomic.Uint32 // the Place up to which a sign of life showed it
-	skipped  atomic.Uint32
-	ordered  atomic.Int64 // how many requests lately began before all that were placed later; of endsOne
-	capacity atomic.Int64 // Load.KVCapacityTokens of the last report that named it; 0: none did
-	_        [3]uint64    // it ends a cache line
+	began atomic.Int64 // when the latest placed of the requests whose first token was seen was placed, in ns since 1970
+	_     [7]uint64    // it ends a cache line
 }
 
 // endsOne is Live.ends when all places end by their time; -endsOne when all end
@@ -228,6 +222,29 @@ const endsOne = 1 << 15
 // part of the head's load. It is in the same word so that comparing many heads
 // takes few loads of memory.
 const exact = 1
+
+// copy returns the numbers of l as they are now.
+func (l *Live) copy() *Live {
+	c := new(Live)
+	c.load.Store(l.load.Load())
+	c.beyond.Store(l.beyond.Load())
+	c.picks.Store(l.picks.Load())
+	c.tokens.Store(l.tokens.Load())
+	c.ends.Store(l.ends.Load())
+	c.report.Store(l.report.Load())
+	c.start.Store(l.start.Load())
+	c.away.Store(l.away.Load())
+	c.pending.Store(l.pending.Load())
+	c.sent.Store(l.sent.Load())
+	c.aside.Store(l.aside.Load())
+	c.kv.Store(l.kv.Load())
+	c.unsent.Store(l.unsent.Load())
+	c.capacity.Store(l.capacity.Load())
+	c.unseen.Store(l.unseen.Load())
+	c.others.Store(l.others.Load())
+	c.began.Store(l.began.Load())
+	return c
+}
 
 // TryAcquire takes a place for one request and its work. It is refused when limit
 // places are taken; a limit of 0 is none.

@@ -1,13 +1,15 @@
 package fleet
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // Work is what a request brings to a head beside taking a place.
 type Work struct {
 	Tokens  int32 // of the prompt; 0: unknown
 	New     int32 // of those, what the head has not cached, as far as known
 	Pending int32 // what these weigh: as many, and more where they attend to much before them
-	Place   Place // among the unsure ones of the head, once it is placed
 }
 
 // Answers gives back the pending tokens of a place whose answer began: with the first
@@ -22,14 +24,35 @@ func (l *Live) Answers(pending int32, whole bool) {
 	}
 }
 
-// OwnPending is the weight of the prompts that this router sent, whose first token has
-// not been seen and which the head has not passed.
-func (l *Live) OwnPending() int64 { return l.OwnPendingAt(0, 0) }
+// sameStep is by how much requests may come apart and still be computed together, so
+// that the first token of the later one says nothing of the other.
+const sameStep = 100 * time.Millisecond
 
-// OwnPendingAt is OwnPending without what the head has computed by the clock; see Passed.
-func (l *Live) OwnPendingAt(clock uint32, rate float64) int64 {
-	return max(l.pending.Load()-l.Passed(clock, rate), 0)
+// Began notes the first token of a request that was placed then.
+func (l *Live) Began(placed time.Time) {
+	at := placed.UnixNano()
+	for {
+		if old := l.began.Load(); old >= at || l.began.CompareAndSwap(old, at) {
+			return
+		}
+	}
 }
+
+// Passed reports whether a request that was placed later than then began to be answered.
+func (l *Live) Passed(placed time.Time) bool {
+	return l.began.Load()-int64(sameStep) > placed.UnixNano()
+}
+
+// FirstTokensSeen reports whether most of the first tokens at the head lately were seen.
+func (l *Live) FirstTokensSeen() bool { return l.unseen.Load() < 0 }
+
+// Silent gives back the pending tokens of a place whose request gives no sign of life.
+// The caller does it once, and leaves none to the place.
+func (l *Live) Silent(pending int32) { l.pending.Add(-int64(pending)) }
+
+// OwnPending is the weight of the prompts that this router sent and whose first token
+// has not been seen.
+func (l *Live) OwnPending() int64 { return l.pending.Load() }
 
 // KVCapacity is how many tokens the head's KV cache holds by its reports, 0:
 // unknown.
@@ -51,7 +74,7 @@ func (l *Live) otherRouters() Others {
 }
 
 // Own is what this router counts at the head, for the others.
-func (l *Live) Own() Others { return Others{l.InFlight(), l.Tokens(), l.OwnPending()} }
+func (l *Live) Own() Others { return Others{l.InFlight(), l.Tokens(), max(l.pending.Load(), 0)} }
 
 // Requests is the number of requests that all routers count at the head, as far as
 // they say.
@@ -86,7 +109,7 @@ func (l *Live) takeTokens(load *Load, beyond float64, counted bool) {
 	others := l.otherRouters()
 	waits := -min(beyond, float64(load.waiting()))
 	if load.PendingPromptTokens != Unknown {
-		waits = float64(max(load.PendingPromptTokens-l.OwnPending()-others.Pending, 0))
+		waits = float64(max(load.PendingPromptTokens-l.pending.Load()-others.Pending, 0))
 		l.unsent.Store(load.PendingPromptTokens - l.sent.Load())
 	}
 	if !counted {

@@ -180,3 +180,20 @@ func burden(l *Live, tokens, usual float64) (b Burden) {
 	l.Burden(&b, tokens, usual)
 	return b
 }
+
+// What began to be answered passes what was placed before it, first tokens in any
+// order, but for what a head may compute together with it.
+func TestWhatMayBeComputedTogetherIsNotPassed(t *testing.T) {
+	l, placed := new(Live), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	if l.Passed(placed) {
+		t.Error("a head that began to answer nothing has passed a request")
+	}
+	for _, after := range []time.Duration{time.Second, 500 * time.Millisecond} { // one that was placed later begins first
+		l.Began(placed.Add(after))
+	}
+	for after, want := range map[time.Duration]bool{0: true, 899 * time.Millisecond: true, 901 * time.Millisecond: false, 2 * time.Second: false} {
+		if is := l.Passed(placed.Add(after)); is != want {
+			t.Errorf("what was placed after %v is passed: %v, want %v", after, is, want)
+		}
+	}
+}

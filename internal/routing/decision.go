@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -41,9 +42,9 @@ type Decision struct {
 	stats        *strategyStats
 	alternatives [strategy.MaxAlternatives]strategy.Pick
 	explanation  atomic.Pointer[Explanation]
-	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen, ended: nor was it before the end
+	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen, silent: nor waited for, ended: nor seen before the end
+	lasts        atomic.Int64 // nanoseconds after At
 	work         fleet.Work   // taken with the place
-	lasts        atomic.Int32 // ms after At
 	predicted    float32      // ms to the first token, NaN: unknown
 	caller       uint32       // Request.Caller
 	ttl          int32        // ms, 0: held
@@ -213,7 +214,7 @@ func (d *Decision) ExpiresAt() time.Time {
 	if d.held() {
 		return time.Time{}
 	}
-	return d.At.Add(time.Duration(d.lasts.Load()) * time.Millisecond)
+	return d.At.Add(time.Duration(d.lasts.Load()))
 }
 
 // held reports whether the reservation lasts until its caller ends it. What others
@@ -225,7 +226,7 @@ func (d *Decision) lifetime() time.Duration { return time.Duration(d.ttl) * time
 
 // renew lets the reservation last at least until then.
 func (d *Decision) renew(until time.Time) {
-	for lasts := milliseconds(until.Sub(d.At) + time.Millisecond - 1); ; {
+	for lasts := int64(until.Sub(d.At)); ; {
 		old := d.lasts.Load()
 		if old >= lasts || d.lasts.CompareAndSwap(old, lasts) {
 			return
@@ -233,8 +234,63 @@ func (d *Decision) renew(until time.Time) {
 	}
 }
 
-// ended is Decision.firstToken of a decision that ended without one.
-const ended = -1
+// Decision.firstToken of a decision that ended without one, and of one that gave no
+// sign of life for so long that none is waited for.
+const (
+	ended  = -1
+	silent = -2
+)
+
+// A caller of the decision API may never say how its request went, nor whether it was
+// sent at all. The prompt of a reservation is ahead of others at its head until its first
+// token or its outcome is reported, or a request that was placed later begins to be
+// answered, as engines compute prompts in the order in which they come. A head whose first
+// tokens are seen is waited for no longer than so many times what was expected and this.
+const (
+	silentTimes = 2
+	silentAfter = 5 * time.Second
+)
+
+// silentNow reports whether no sign of life of the request is waited for any more.
+func (d *Decision) silentNow(now time.Time) bool {
+	live := d.Head.Live
+	if live.Passed(d.At) {
+		return true
+	}
+	expected := time.Duration(0) // nothing is known of the pool
+	if times := silentTimes * float64(d.predicted); times > 0 {
+		expected = time.Duration(min(times, math.MaxInt32)) * time.Millisecond
+	}
+	return live.FirstTokensSeen() && now.Sub(d.At) >= expected+silentAfter
+}
+
+// silence gives back what the prompt weighs, once.
+func (d *Decision) silence() {
+	if d.firstToken.CompareAndSwap(0, silent) {
+		d.Head.Live.Silent(d.work.Pending)
+	}
+}
+
+// due is when the reservation is looked at next: while a sign of life is waited for,
+// whenever it is twice as old.
+func (d *Decision) due(now time.Time) time.Time {
+	if d.firstToken.Load() != 0 {
+		return d.ExpiresAt()
+	}
+	return sooner(now.Add(now.Sub(d.At)), d.ExpiresAt())
+}
+
+// begins notes the first token, so long after the choice, and reports whether it is the
+// first. It returns the pending tokens to give back.
+func (d *Decision) begins(after time.Duration) (pending int32, first bool) {
+	switch {
+	case d.firstToken.CompareAndSwap(0, int64(after)):
+		return d.work.Pending, true
+	case d.firstToken.CompareAndSwap(silent, int64(after)):
+		return 0, true
+	}
+	return 0, false
+}
 
 // FirstTokenAt is when the head began to answer, the zero time if that was not
 // reported.

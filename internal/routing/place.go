@@ -121,7 +121,6 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	in := &s.in
 	tier, across := in.Tier(), c.plan.Spec.AcrossRegions
 	away := c.region != "" && s.picks[i].Head.Region != c.region
-	s.work.Place = in.Place(s.picks[i].Head, s.work)
 	d := &Decision{
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
@@ -146,7 +145,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	if in.Request.Held {
 		d.ttl = 0
 	}
-	d.lasts.Store(d.ttl)
+	d.lasts.Store(int64(d.lifetime()))
 	for j := range n {
 		if j != i {
 			d.alternatives[d.n] = s.picks[j]
@@ -158,9 +157,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 }
 
 // milliseconds is the lifetime of a reservation, at least one.
-func milliseconds(d time.Duration) int32 {
-	return int32(min(max(d/time.Millisecond, 1), math.MaxInt32))
-}
+func milliseconds(d time.Duration) int32 { return int32(max(d/time.Millisecond, 1)) }
 
 // compared is how many heads the strategy had to choose from.
 func (c *choice) compared(in *strategy.Input) int32 {

@@ -59,13 +59,13 @@ func (w *wheel) unlink(slot int) {
 }
 
 // expire calls end for every open reservation whose time has run out at now; end
-// may give it more time. One goroutine calls it.
+// may give it more time. What gave no sign of life in its time is not ahead any more. One goroutine calls it.
 func (r *reservations) expire(now time.Time, end func(*Decision)) {
 	w := &r.wheel
 	if w.base.IsZero() {
 		w.base = now
 	}
-	r.linkNew()
+	r.linkNew(now)
 	to := int64(now.Sub(w.base) / expiryTick)
 	w.at = max(w.at, to-spokes)
 	for w.at < to {
@@ -78,24 +78,27 @@ func (r *reservations) expire(now time.Time, end func(*Decision)) {
 			if d.sequence > w.seen || d.end.Load() != nil || d.held() {
 				continue // linkNew will see it, or there is nothing to do
 			}
+			if d.firstToken.Load() == 0 && d.silentNow(now) {
+				d.silence()
+			}
 			if !now.Before(d.ExpiresAt()) {
 				end(d)
 			}
 			if d.end.Load() == nil {
-				w.link(slot, max(w.tick(d.ExpiresAt()), to+1))
+				w.link(slot, max(w.tick(d.due(now)), to+1))
 			}
 		}
 	}
 }
 
 // linkNew links the decisions that were made since it was called last.
-func (r *reservations) linkNew() {
+func (r *reservations) linkNew(now time.Time) {
 	w := &r.wheel
 	r.mu.Lock()
 	for slot := range r.moved {
 		w.unlink(slot)
 		if d := r.ring[slot].Load(); !d.held() {
-			w.link(slot, max(w.tick(d.ExpiresAt()), w.at+1))
+			w.link(slot, max(w.tick(d.due(now)), w.at+1))
 		}
 	}
 	clear(r.moved)
@@ -114,7 +117,7 @@ func (r *reservations) linkNew() {
 		slot := r.slot(d.sequence)
 		w.unlink(slot) // of the decision that stood there before
 		if d.end.Load() == nil && !d.held() {
-			w.link(slot, max(w.tick(d.ExpiresAt()), w.at+1))
+			w.link(slot, max(w.tick(d.due(now)), w.at+1))
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestEachReservationEndsInItsTime(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"decide": func(rt *rapid.T) {
 				d := &Decision{Head: head, At: now, ttl: 1}
-				d.lasts.Store(int32(times.Draw(rt, "ms")))
+				d.lasts.Store(int64(times.Draw(rt, "ms")) * int64(time.Millisecond))
 				if old := r.add(d); old != nil && old.end.Load() == nil {
 					r.finish(old, &evicted)
 					delete(all, old)
@@ -75,7 +76,7 @@ func TestLongReservationsAreNotLookedAtAgainAndAgain(t *testing.T) {
 	head := &fleet.Head{Live: new(fleet.Live)}
 	for range 1 << 12 {
 		d := &Decision{Head: head, At: now, ttl: 1}
-		d.lasts.Store(int32(time.Hour / time.Millisecond))
+		d.lasts.Store(int64(time.Hour))
 		r.add(d)
 	}
 	r.expire(now, func(*Decision) {})
@@ -85,8 +86,72 @@ func TestLongReservationsAreNotLookedAtAgainAndAgain(t *testing.T) {
 		visited += len(chain(&r.wheel, r.wheel.at+1))
 		r.expire(now, func(*Decision) { t.Error("ended before its time") })
 	}
-	if visited > 1<<12 {
+	if visited > 8<<12 { // when they are twice as old, from one tick on
 		t.Errorf("in a minute %d looks at %d reservations of an hour", visited, 1<<12)
+	}
+}
+
+// However the first token, the silence and the end of a reservation come, what its prompt
+// weighs is given back once.
+func TestWhatAPromptWeighsIsGivenBackOnce(t *testing.T) {
+	first := func(d *Decision) {
+		if pending, is := d.begins(time.Second); is {
+			d.Head.Live.Answers(pending, false)
+		}
+	}
+	finish := func(d *Decision) { newReservations(1).finish(d, &Outcome{Result: ResultOK}) }
+	for name, come := range map[string][]func(*Decision){
+		"end":                         {finish},
+		"silence, end":                {(*Decision).silence, finish},
+		"silence, first token, end":   {(*Decision).silence, first, finish},
+		"silence twice, end":          {(*Decision).silence, (*Decision).silence, finish},
+		"first token, silence, end":   {first, (*Decision).silence, finish},
+		"first token, end":            {first, finish},
+		"end, first token, silence":   {finish, first, (*Decision).silence},
+		"silence, end, a first token": {(*Decision).silence, finish, first},
+	} {
+		live := new(fleet.Live)
+		d := &Decision{Head: &fleet.Head{Live: live}, work: fleet.Work{Tokens: 7, Pending: 7}}
+		live.TryAcquire(0, d.work)
+		for _, f := range come {
+			f(d)
+		}
+		if live.OwnPending() != 0 || live.InFlight() != 0 {
+			t.Errorf("%s: %d tokens are pending, and %d requests in flight", name, live.OwnPending(), live.InFlight())
+		}
+	}
+}
+
+// What was placed before a request that begins to be answered is not ahead any more, but
+// for what may be computed together with it; and at a head whose first tokens are seen
+// nothing is for much longer than was expected.
+func TestWhenNoSignOfLifeIsWaitedFor(t *testing.T) {
+	placed := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		began    time.Duration // of the request placed then after this one; 0: none began
+		seen     bool
+		expected float32
+		after    time.Duration
+		want     bool
+	}{
+		"a later one began":               {time.Second, false, 100, 2 * time.Second, true},
+		"one that came with it began":     {50 * time.Millisecond, false, 100, 2 * time.Second, false},
+		"none began":                      {0, false, 100, time.Hour, false},
+		"none began, where some are seen": {0, true, 1000, 7 * time.Second, true},
+		"it is early":                     {0, true, 1000, 6 * time.Second, false},
+		"nothing is known":                {0, true, float32(math.NaN()), 5 * time.Second, true},
+	} {
+		live := new(fleet.Live)
+		if c.began != 0 {
+			live.Began(placed.Add(c.began))
+		}
+		if c.seen {
+			live.Answers(0, false)
+		}
+		d := &Decision{Head: &fleet.Head{Live: live}, At: placed, predicted: c.expected}
+		if is := d.silentNow(placed.Add(c.after)); is != c.want {
+			t.Errorf("%s: %v, want %v", name, is, c.want)
+		}
 	}
 }
 
@@ -139,7 +204,7 @@ func TestANewerDecisionTakesTheSlotOutOfTheOldersPlace(t *testing.T) {
 	end := func(d *Decision) { ended[d] = true; r.finish(d, &Outcome{Result: ResultExpired}) }
 	add := func(at, lasts time.Duration) *Decision {
 		d := &Decision{Head: head, At: start.Add(at), ttl: 1}
-		d.lasts.Store(int32(lasts / time.Millisecond))
+		d.lasts.Store(int64(lasts))
 		if old := r.add(d); old != nil {
 			r.finish(old, &evicted)
 		}

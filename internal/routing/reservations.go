@@ -3,9 +3,6 @@ package routing
 import (
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"headway/internal/fleet"
 )
 
 // reservations keeps the recent decisions that found a head. One that is
@@ -55,9 +52,8 @@ func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	if d.end.CompareAndSwap(nil, o) {
 		w := d.work
 		if !d.firstToken.CompareAndSwap(0, ended) {
-			w.Pending = 0 // given back with the first token
-		} else {
-			d.signs(o.Result == ResultOK, o.At)
+			w.Pending = 0 // given back with the first token, or in silence
+			d.firstToken.CompareAndSwap(silent, ended)
 		}
 		switch {
 		case reported:
@@ -75,18 +71,4 @@ func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 		return true, true
 	}
 	return false, false
-}
-
-// signs notes the first sign of life of the request, or that there will be none.
-func (d *Decision) signs(answered bool, at time.Time) {
-	live, own := d.Head.Live, int32(0)
-	if !d.held() {
-		own = d.work.Pending
-	}
-	if answered {
-		live.Pass(d.work.Place, own, fleet.Clock(at))
-	}
-	if own != 0 {
-		live.GiveUp(own)
-	}
 }

@@ -421,9 +421,12 @@ func (r *Router) Answered(d *Decision) time.Time {
 
 func (r *Router) begun(d *Decision, learned fleet.Work, whole bool) time.Time {
 	now := r.o.Now()
-	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
-		d.signs(true, now)
-		d.Head.Live.Answers(d.work.Pending, whole)
+	after := max(now.Sub(d.At), 1)
+	if pending, first := d.begins(after); first {
+		d.Head.Live.Answers(pending, whole)
+		if !whole {
+			d.Head.Live.Began(d.At)
+		}
 		r.memory.FirstToken(d.Head, d.ModelType, learned, after, now)
 		if d.Trial {
 			d.Head.Outcomes.TrialAnswers(d.Head)

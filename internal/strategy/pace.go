@@ -56,7 +56,6 @@ type headPace struct {
 
 	step      step // that is not over, as far as is known
 	instance  uint64
-	skipped   uint32  // fleet.Live.Skipped at the last first token
 	took      float64 // s, decayed sums
 	predicted float64
 	n         float64
@@ -92,7 +91,6 @@ const (
 	usualToken  = 1. / 15e3 // s, before any time is known
 	usualBase   = 0.02      // s, for each prompt
 	mostEach    = 1024.     // tokens that a prompt weighs beside its own
-	leastToken  = 1e-9      // s
 )
 
 var paceZero = time.Unix(0, 0)
@@ -240,19 +238,11 @@ func (p *Pace) head(number int) *headPace {
 // read is fleet.Live.Burden, and by the clock where first tokens are not seen; so much
 // of what is ahead came just now. It returns whether our own counts are valid.
 func (p *Pace) read(b *fleet.Burden, l *fleet.Live, number int, fresh, tokens, usual float64, clock uint32) (valid bool) {
-	switch valid = l.Burden(b, tokens, usual); {
-	case b.Reported:
+	valid = l.Burden(b, tokens, usual)
+	if b.Reported {
 		b.Ahead = p.left(l, number, b.Ahead, fresh, clock)
-	case valid && l.Unsure():
-		b.Ahead = max(b.Ahead-float64(l.Passed(clock, p.unsureRate(number))), 0)
 	}
 	return valid
-}
-
-// unsureRate is how many tokens of prompts without a sign of life the head of a number
-// computes in a ms.
-func (p *Pace) unsureRate(number int) float64 {
-	return 1 / (1000 * max(p.perToken(), leastToken) * p.speeds().of(number))
 }
 
 // leftover is what was left of the prompts ahead of a head at a time, in tokens, and
@@ -296,12 +286,10 @@ func (p *Pace) noteLeft(head *headPace, h *fleet.Head, own float64, clock uint32
 
 // placed notes that a prompt came to the head.
 func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
-	head, at := p.head(h.Number), int64(now.Sub(paceZero))
-	ahead := h.Live.OwnPendingAt(fleet.Clock(now), p.unsureRate(h.Number)) - int64(w.Pending)
+	head, ahead, at := p.head(h.Number), h.Live.OwnPending()-int64(w.Pending), int64(now.Sub(paceZero))
 	p.noteLeft(head, h, float64(w.Pending), fleet.Clock(now))
 	if ahead <= 0 {
 		head.mark.Store(at)
-		h.Live.Rests()
 	}
 	head.delay.follow(at, float64(max(ahead, 0)), at-head.mark.Load())
 	if w.Tokens > 0 {
@@ -322,14 +310,9 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	if h.Instance < head.instance { // it comes late, of an epoch that is over
 		return
 	}
-	was, skipped := head.mark.Swap(now), head.skipped
-	head.skipped = h.Live.Skipped()
+	was := head.mark.Swap(now)
 	p.renew(h)
 	if was == 0 || was > now {
-		return
-	}
-	if skipped != head.skipped && !head.delay.parallel.Load() { // it computed other prompts since, or not
-		head.delay.came.Store(0)
 		return
 	}
 	took := min(time.Duration(now-was), after).Seconds()

@@ -94,14 +94,6 @@ func (in *Input) Work(h *fleet.Head) fleet.Work {
 	}
 }
 
-// Place is where the request stands at the head where it was placed with that work.
-func (in *Input) Place(h *fleet.Head, w fleet.Work) fleet.Place {
-	if in.Request.Held || w.Pending == 0 {
-		return h.Live.Place()
-	}
-	return h.Live.Ask(w.Pending, in.clock, in.Recalled.Pace.unsureRate(h.Number))
-}
-
 // Seen is what is known of a head for the request.
 type Seen struct {
 	Head      *fleet.Head
