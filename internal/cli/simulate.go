@@ -71,10 +71,13 @@ func newSimulate() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.trace, "trace", "", "file of a trace, sample:, or a generator")
 	f.IntVar(&s.requests, "requests", 0, "how many requests: a trace is cut or repeated; 0: all of it, the usual number of a generator")
-	f.StringSliceVar(&s.strategies, "strategies", []string{"least_loaded", "round_robin"}, "strategies to compare, with their usual parameters")
+	f.StringSliceVar(&s.strategies, "strategies", []string{"adaptive", "least_loaded", "round_robin"}, "strategies to compare, with their usual parameters")
 	f.StringArrayVar(&s.policies, "policy", nil, "file of a policy to compare; may be given several times")
 	f.Float64SliceVar(&s.study.Loads, "load", nil, "loads, as parts of the saturation rate (default 0.8)")
 	f.Float64SliceVar(&s.study.Rates, "rate", nil, "requests per second, instead of loads")
+	for _, name := range []string{"load", "rate"} {
+		f.Lookup(name).DefValue = "" // the help says what is used, and not that the list is empty
+	}
 	f.IntVar(&s.study.Heads, "heads", 8, "number of heads, 1 to 1000")
 	f.StringVar(&s.study.Model, "model-type", "", "model type of all requests, for the rules of policies (default: that of the trace if it names one alone, else "+sim.UsualModel+")")
 	f.StringVar(&s.profile, "profile", "qwen32b-h100x2", "what the heads are: "+strings.Join(profileNames(), ", "))
