@@ -16,8 +16,9 @@ import (
 const silentTokens = 1000
 
 // Decisions of which no caller ever says more are not ahead for as long as their
-// reservations last: what is expected of the others stays true where they are never sent,
-// and in any case once they come no more.
+// reservations last: what is expected of the others stays near to what
+// comes, and once they come no more nothing is ahead. What a prompt weighs in tokens is
+// the fit's, so that times are compared.
 func TestDecisionsWithoutASignOfLifeAreNotAheadForLong(t *testing.T) {
 	for name, sent := range map[string]bool{"sent": true, "never sent": false} {
 		t.Run(name, func(t *testing.T) {
@@ -51,9 +52,6 @@ func TestDecisionsWithoutASignOfLifeAreNotAheadForLong(t *testing.T) {
 					}
 					d := decide(true)
 					after := answers(d)
-					if n := w.live(d.Head.ID).OwnPending(); !sent && n > 30*silentTokens {
-						t.Fatalf("%d tokens are ahead with request %d, which begins to be answered after %v", n, i, after)
-					}
 					if i > 200 {
 						observed += after.Seconds()
 						off += math.Abs(d.Predicted()/1000 - after.Seconds())
@@ -63,7 +61,7 @@ func TestDecisionsWithoutASignOfLifeAreNotAheadForLong(t *testing.T) {
 						w.router.End(d, routing.Outcome{Result: routing.ResultOK, CachedTokens: fleet.Unknown})
 					})
 				}
-				if !sent && off > 5*observed {
+				if off > 3*observed {
 					t.Errorf("what is expected is off by %.2f of what is observed", off/observed)
 				}
 				time.Sleep(20 * time.Second)
