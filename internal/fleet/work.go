@@ -43,9 +43,6 @@ func (l *Live) Passed(placed time.Time) bool {
 	return l.began.Load()-int64(sameStep) > placed.UnixNano()
 }
 
-// FirstTokensSeen reports whether most of the first tokens at the head lately were seen.
-func (l *Live) FirstTokensSeen() bool { return l.unseen.Load() < 0 }
-
 // Silent gives back the pending tokens of a place whose request gives no sign of life.
 // The caller does it once, and leaves none to the place.
 func (l *Live) Silent(pending int32) { l.pending.Add(-int64(pending)) }

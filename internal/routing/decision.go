@@ -261,7 +261,7 @@ func (d *Decision) silentNow(now time.Time) bool {
 	if times := silentTimes * float64(d.predicted); times > 0 {
 		expected = time.Duration(min(times, math.MaxInt32)) * time.Millisecond
 	}
-	return live.FirstTokensSeen() && now.Sub(d.At) >= expected+silentAfter
+	return live.FirstTokens() > 0 && now.Sub(d.At) >= expected+silentAfter
 }
 
 // silence gives back what the prompt weighs, once.
